@@ -1,0 +1,55 @@
+# Everything runs from a bare clone: the first target that needs it makes the virtual environment.
+#
+#   make demo     the pipeline on a sample store it generates; then `make ui`
+#   make test     the tests
+#   make check    lint + tests, as CI does
+
+PYTHON ?= python3
+VENV ?= .venv
+DEMO_DIR ?= .demo
+PORT ?= 3000
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# The demo's deployment: a folder store, SQLite, stand-in encoders, no server, no hub.
+demo ui: export DAGSTER_HOME := $(abspath $(DEMO_DIR))/dagster
+demo ui: export CLIPFARM_STORE := $(abspath $(DEMO_DIR))/store
+demo ui: export CLIPFARM_ENCODERS := demo
+demo ui: export HF_HUB_OFFLINE := 1
+
+.PHONY: install demo ui test lint check clean
+.DEFAULT_GOAL := check
+
+install: $(INSTALLED)
+
+# torch first and alone: its pinned build decides what everything else resolves to.
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else f"Python 3.11 or 3.12 is needed, found {v[0]}.{v[1]}: set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,postgres]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/python -m clipfarm_assets.demo
+
+ui: $(INSTALLED)
+	mkdir -p $(DAGSTER_HOME)
+	test -f $(DAGSTER_HOME)/dagster.yaml || cp dagster.yaml $(DAGSTER_HOME)/
+	$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
+
+# Two processes for two cores. Files stay together: their fixtures are costly.
+test: $(INSTALLED)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+check: lint test
+
+clean:
+	rm -rf $(VENV) $(DEMO_DIR) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""clipfarm: a Dagster asset graph for people who learn from short media."""

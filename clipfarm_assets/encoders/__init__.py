@@ -1,0 +1,1 @@
+"""Raw bytes to unit vectors: the only place that knows a model."""

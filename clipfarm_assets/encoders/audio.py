@@ -1,0 +1,193 @@
+"""Sound to vectors, by wav2vec 2.0."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, Final
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from clipfarm_assets.encoders.base import (
+    Deadline,
+    EmbeddingVersion,
+    Encoded,
+    MediaError,
+    Source,
+)
+from clipfarm_assets.encoders.config import AudioConfig
+from clipfarm_assets.encoders.guard import media_errors, unit_vector
+from clipfarm_assets.encoders.loading import choose_device, load_model
+from clipfarm_assets.encoders.models import ModelUnavailable, ResolvedModel
+
+PREPROCESS_VERSION: Final = "audio-1"
+MAX_SAMPLES: Final = 2**28
+"""Samples decoded at most, over all channels: 1 GiB. A small compressed file can ask for more."""
+_SAMPLE_RATES: Final = range(1_000, 1_000_001)
+
+# A training-time parameter; the published 960h checkpoint lacks it and inference never reads it.
+_MAY_MISS: Final = ("masked_spec_embed",)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedAudio:
+    """Normalised samples as the model takes them, float32 of shape (samples,), and notes."""
+
+    values: NDArray[np.float32]
+    notes: Mapping[str, float]
+
+
+class AudioEncoder:
+    """wav2vec 2.0's last layer, averaged over time and L2-normalised.
+
+    One clip a forward and never padded: the first layer's group norm sees padding, and a vector
+    would depend on its neighbours' lengths (cosine 0.5 to the true one was seen).
+    """
+
+    def __init__(self, resolved: ResolvedModel, config: AudioConfig) -> None:
+        """Load the model; see `open_encoder` for errors."""
+        from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+        self._config = config
+        self._device = choose_device(config)
+        self._model = load_model(Wav2Vec2Model, resolved.path, self._device, may_miss=_MAY_MISS)
+        try:
+            self._extractor = Wav2Vec2FeatureExtractor.from_pretrained(
+                resolved.path, local_files_only=True
+            )
+        except (OSError, ValueError) as error:
+            msg = f"cannot read the preprocessing in {resolved.path}: {error}"
+            raise ModelUnavailable(msg) from error
+        if self._extractor.sampling_rate != config.sample_rate:
+            msg = (
+                f"model {resolved.name} was trained at {self._extractor.sampling_rate} Hz, but "
+                f"sample_rate is {config.sample_rate}; set sample_rate to the model's"
+            )
+            raise ValueError(msg)
+        self._min_samples = _receptive_field(self._model.config)
+        self._is_stand_in = resolved.is_stand_in
+        self._version = EmbeddingVersion(
+            modality="audio",
+            model_name=resolved.name,
+            model_revision=resolved.revision,
+            weights_sha256=resolved.weights_sha256,
+            preprocess_version=PREPROCESS_VERSION,
+            params={
+                "sample_rate": config.sample_rate,
+                "max_audio_seconds": config.max_audio_seconds,
+            },
+            dim=self._model.config.hidden_size,
+        )
+
+    @property
+    def version(self) -> EmbeddingVersion:
+        """Provenance of every vector this encoder makes."""
+        return self._version
+
+    @property
+    def is_stand_in(self) -> bool:
+        """True for seeded weights."""
+        return self._is_stand_in
+
+    def prepare(self, source: Source, deadline: Deadline) -> PreparedAudio:
+        """Decode, mix to mono, resample, trim and normalise to zero mean and unit variance.
+
+        Notes: ``audio_seconds`` used, and ``audio_seconds_cut`` beyond the maximum.
+
+        Raises:
+            MediaError: Not decodable, not finite, or too short for the model.
+        """
+        deadline.check("decoding the audio")
+        wave, seconds = load_audio(
+            source.raw, self._config.sample_rate, self._config.max_audio_seconds
+        )
+        deadline.check("decoding the audio")
+        if len(wave) < self._min_samples:
+            msg = (
+                f"cannot embed the audio: {len(wave)} samples at {self._config.sample_rate} Hz, "
+                f"the model needs at least {self._min_samples}"
+            )
+            raise MediaError(msg)
+        if not np.isfinite(wave).all():
+            msg = "cannot embed the audio: it has samples that are not finite numbers"
+            raise MediaError(msg)
+        values = self._extractor(
+            wave, sampling_rate=self._config.sample_rate, return_tensors="np"
+        ).input_values[0]
+        notes = {
+            "audio_seconds": len(wave) / self._config.sample_rate,
+            "audio_seconds_cut": max(0.0, seconds - self._config.max_audio_seconds),
+        }
+        return PreparedAudio(np.asarray(values, dtype=np.float32), notes)
+
+    def encode(self, prepared: Sequence[PreparedAudio]) -> list[Encoded]:
+        """One forward a clip.
+
+        Raises:
+            MediaError: The model's output has no direction.
+        """
+        return [Encoded(self._embed(item.values), item.notes) for item in prepared]
+
+    def _embed(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            samples = torch.from_numpy(values).to(self._device).unsqueeze(0)
+            pooled = self._model(samples).last_hidden_state.mean(dim=1)
+        return unit_vector(pooled[0].cpu().numpy(), "audio")
+
+
+def load_audio(
+    raw: bytes, sample_rate: int, max_seconds: float
+) -> tuple[NDArray[np.float32], float]:
+    """What ``librosa.load(file, sr=sample_rate, mono=True, duration=max_seconds)`` gives.
+
+    These are its own steps, called one by one: `librosa.load` itself looks for audioread's
+    backends first, which starts programs, and reads a file whose header was never looked at.
+
+    Returns:
+        Samples, float32 of shape (samples,), and the whole file's length in seconds.
+
+    Raises:
+        MediaError: No decodable audio file, or one that would not fit into memory.
+    """
+    if not raw:
+        msg = "cannot decode the audio: the object is empty (0 bytes); upload the file again"
+        raise MediaError(msg)
+    with media_errors("decode the audio"):
+        import librosa
+
+        with soundfile.SoundFile(BytesIO(raw)) as file:
+            rate, channels = file.samplerate, file.channels
+            frames = int(max_seconds * rate)
+            _check_extent(rate, channels, min(frames, file.frames))
+            samples = file.read(frames=frames, dtype="float32").T
+            seconds = file.frames / rate
+        mono = librosa.to_mono(samples)
+        # soxr wants at least one sample; an empty file is reported as too short by the caller.
+        wave = librosa.resample(mono, orig_sr=rate, target_sr=sample_rate) if mono.size else mono
+    return wave, seconds
+
+
+def _check_extent(rate: int, channels: int, frames: int) -> None:
+    if rate not in _SAMPLE_RATES:
+        limits = f"{_SAMPLE_RATES[0]} to {_SAMPLE_RATES[-1]}"
+        msg = f"cannot decode the audio: its sample rate is {rate} Hz, expected {limits}"
+        raise MediaError(msg)
+    if frames * channels > MAX_SAMPLES:
+        msg = (
+            f"cannot decode the audio: {frames} frames of {channels} channels at {rate} Hz, "
+            f"the limit is {MAX_SAMPLES} samples"
+        )
+        raise MediaError(msg)
+
+
+def _receptive_field(config: Any) -> int:
+    """Samples that one output frame of the convolutions sees: 400 for wav2vec 2.0."""
+    length = 1
+    for kernel, stride in zip(
+        reversed(config.conv_kernel), reversed(config.conv_stride), strict=True
+    ):
+        length = (length - 1) * stride + kernel
+    return length

@@ -1,0 +1,93 @@
+"""Loading weights strictly, and where they run."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from clipfarm_assets.encoders.config import EncoderConfig
+from clipfarm_assets.encoders.models import ModelUnavailable, has_safetensors
+
+
+def load_model(model_class: Any, path: Path, device: Any, *, may_miss: Iterable[str] = ()) -> Any:
+    """A transformers model from a local directory: float32, sdpa attention, eval mode.
+
+    ``from_pretrained`` only warns about weights it did not find and fills them at random; here
+    that is an error. Weights the class has no use for (a decoder, a head) are fine.
+
+    Args:
+        model_class: A transformers model class.
+        path: The model directory.
+        device: Torch device for the model.
+        may_miss: Parameters that inference does not use and a checkpoint need not have.
+
+    Raises:
+        ModelUnavailable: The files cannot be loaded, or do not fill the model.
+    """
+    import torch
+
+    try:
+        with no_progress_bars():
+            model, report = model_class.from_pretrained(
+                path,
+                dtype=torch.float32,
+                attn_implementation="sdpa",
+                use_safetensors=has_safetensors(path),
+                local_files_only=True,
+                ignore_mismatched_sizes=True,  # so that the report below names them
+                output_loading_info=True,
+            )
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        msg = f"cannot load {model_class.__name__} from {path}: {type(error).__name__}: {reason}"
+        raise ModelUnavailable(msg) from error
+    missing = sorted(set(report["missing_keys"]) - set(may_miss))
+    mismatched = sorted(str(key) for key, *_ in report["mismatched_keys"])
+    if missing or mismatched:
+        msg = (
+            f"the weights in {path} do not fill {model_class.__name__}: {len(missing)} missing "
+            f"{missing[:3]}, {len(mismatched)} of another shape {mismatched[:3]}; get a checkpoint "
+            "made for this class"
+        )
+        raise ModelUnavailable(msg)
+    return model.to(device).eval()
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Keep transformers' bars for local files out of a run's log."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def choose_device(config: EncoderConfig) -> Any:
+    """The torch device for `config.device`; also applies `config.threads` to this process.
+
+    Raises:
+        ModelUnavailable: The device asked for is not there.
+    """
+    import torch
+
+    # Part of the promise of equal bytes, not of the embedding version: another number of threads
+    # may split sums elsewhere and change last bits (4e-8 was seen), which is no other embedding.
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if config.device == "auto":
+        return torch.device(next(name for name, there in available.items() if there))
+    if not available[config.device]:
+        there = ", ".join(name for name, is_there in available.items() if is_there)
+        msg = f"device {config.device} is not available here; available: {there}"
+        raise ModelUnavailable(msg)
+    return torch.device(config.device)

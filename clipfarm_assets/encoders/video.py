@@ -1,0 +1,211 @@
+"""Clips to vectors, by VideoMAE."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipfarm_assets.encoders.base import (
+    Deadline,
+    EmbeddingVersion,
+    Encoded,
+    MediaError,
+    Source,
+)
+from clipfarm_assets.encoders.config import VideoConfig
+from clipfarm_assets.encoders.guard import unit_vector
+from clipfarm_assets.encoders.loading import choose_device, load_model
+from clipfarm_assets.encoders.models import ModelUnavailable, ResolvedModel
+from clipfarm_assets.encoders.video_frames import pick_frames
+
+PREPROCESS_VERSION: Final = "video-1"
+MAX_ASPECT: Final = 64
+"""Longer to shorter side. Beyond, resizing the shorter side would blow up the longer one."""
+
+_BILINEAR: Final = 2  # PIL's number, as in preprocessor_config.json
+
+
+@dataclass(frozen=True, slots=True)
+class FramePreprocess:
+    """A checkpoint's preprocessing: shorter side to `edge`, centre crop, rescale, normalise.
+
+    Attributes:
+        edge: Pixels of the shorter side after resizing.
+        crop: Height and width of the centre crop, in pixels.
+        rescale: Factor from uint8 levels to the range that `mean` and `std` are in.
+        mean: Per channel, RGB.
+        std: Per channel, RGB.
+    """
+
+    edge: int
+    crop: tuple[int, int]
+    rescale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @classmethod
+    def from_checkpoint(cls, path: Path) -> "FramePreprocess":
+        """Read ``preprocessor_config.json``; values differ between checkpoints.
+
+        Raises:
+            ModelUnavailable: It is absent, malformed, or asks for something else than these steps.
+        """
+        file = path / "preprocessor_config.json"
+        try:
+            data = json.loads(file.read_bytes())
+            size, crop = data["size"], data["crop_size"]
+            edge = size if isinstance(size, int) else size["shortest_edge"]
+            preprocess = cls(
+                edge=int(edge),
+                crop=(crop, crop) if isinstance(crop, int) else (crop["height"], crop["width"]),
+                rescale=float(data.get("rescale_factor", 1 / 255)),
+                mean=_three(data["image_mean"]),
+                std=_three(data["image_std"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            msg = (
+                f"cannot read the preprocessing in {file} ({type(error).__name__}: {error}); "
+                "expected size, crop_size, image_mean and image_std of a VideoMAE checkpoint"
+            )
+            raise ModelUnavailable(msg) from error
+        steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+        skipped = [step for step in steps if data.get(step, True) is not True]
+        if skipped or data.get("resample", _BILINEAR) != _BILINEAR:
+            msg = f"{file} asks for another preprocessing than bilinear resize, crop and normalise"
+            raise ModelUnavailable(msg)
+        return preprocess
+
+    def reduce(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """One RGB frame (height, width, 3) resized and cropped to (*crop, 3), still uint8.
+
+        Bilinear with antialias, the longer side truncated and the crop's corner rounded, in torch's
+        channels-last uint8 kernel: the same levels as transformers' torchvision processor. Its
+        Pillow variant has other levels in under 1% of the places (fixed-point rounding), and
+        crops one pixel further to the left or top where the margin is odd. Normalising waits until
+        the model's turn, so that what travels between workers is a quarter of the size.
+        """
+        import torch
+        from torch.nn.functional import interpolate
+
+        height, width = frame.shape[:2]
+        if max(height, width) > MAX_ASPECT * min(height, width):
+            msg = f"cannot embed frames of {width}x{height} pixels: longer than {MAX_ASPECT}:1"
+            raise MediaError(msg)
+        if height <= width:
+            target = (self.edge, int(self.edge * width / height))
+        else:
+            target = (int(self.edge * height / width), self.edge)
+        channels_first = torch.from_numpy(frame).permute(2, 0, 1).unsqueeze(0)
+        resized = interpolate(
+            channels_first, size=target, mode="bilinear", antialias=True, align_corners=False
+        )
+        top, left = (round((target[i] - self.crop[i]) / 2) for i in (0, 1))
+        cropped = resized[0, :, top : top + self.crop[0], left : left + self.crop[1]]
+        return np.ascontiguousarray(cropped.permute(1, 2, 0).numpy())
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedVideo:
+    """Frames as the model takes them, uint8 of shape (frames, height, width, 3), and notes."""
+
+    pixels: NDArray[np.uint8]
+    notes: Mapping[str, int]
+
+
+class VideoEncoder:
+    """VideoMAE's last layer, pooled and L2-normalised.
+
+    One clip a forward on every device: a batched matrix product may sum in another order, and then
+    a vector's last bits would depend on its neighbours. On CPU batching gains nothing anyway.
+    """
+
+    def __init__(self, resolved: ResolvedModel, config: VideoConfig) -> None:
+        """Load the model; see `open_encoder` for errors."""
+        from transformers import VideoMAEModel
+
+        self._config = config
+        self._device = choose_device(config)
+        self._model = load_model(VideoMAEModel, resolved.path, self._device)
+        self._preprocess = FramePreprocess.from_checkpoint(resolved.path)
+        size = self._model.config.image_size
+        expected = (size, size) if isinstance(size, int) else tuple(size)
+        if self._preprocess.crop != expected or self._preprocess.edge < max(expected):
+            msg = (
+                f"the model in {resolved.path} takes frames of {expected} pixels, but its "
+                f"preprocessing resizes to {self._preprocess.edge} and crops "
+                f"{self._preprocess.crop}"
+            )
+            raise ModelUnavailable(msg)
+        self._is_stand_in = resolved.is_stand_in
+        self._version = EmbeddingVersion(
+            modality="video",
+            model_name=resolved.name,
+            model_revision=resolved.revision,
+            weights_sha256=resolved.weights_sha256,
+            preprocess_version=PREPROCESS_VERSION,
+            params={
+                "num_frames": config.num_frames,
+                "pooling": config.pooling,
+                "rotation": config.rotation,
+            },
+            dim=self._model.config.hidden_size,
+        )
+
+    @property
+    def version(self) -> EmbeddingVersion:
+        """Provenance of every vector this encoder makes."""
+        return self._version
+
+    @property
+    def is_stand_in(self) -> bool:
+        """True for seeded weights."""
+        return self._is_stand_in
+
+    def prepare(self, source: Source, deadline: Deadline) -> PreparedVideo:
+        """Decode, pick, resize and crop; notes count what was decodable and what was not.
+
+        Raises:
+            MediaError: See `pick_frames`.
+        """
+        picked = pick_frames(
+            source.raw,
+            self._config.num_frames,
+            self._model.config.num_frames,
+            self._preprocess.reduce,
+            deadline,
+            self._config.rotation,
+        )
+        notes = {"decoded_frames": picked.decoded_frames, "decode_errors": picked.decode_errors}
+        return PreparedVideo(np.stack(picked.frames), notes)
+
+    def encode(self, prepared: Sequence[PreparedVideo]) -> list[Encoded]:
+        """One forward a clip.
+
+        Raises:
+            MediaError: The model's output has no direction.
+        """
+        return [Encoded(self._embed(item.pixels), item.notes) for item in prepared]
+
+    def _embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            levels = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float()
+            mean, std = (
+                torch.tensor(values, device=self._device).view(3, 1, 1)
+                for values in (self._preprocess.mean, self._preprocess.std)
+            )
+            values = (levels * self._preprocess.rescale - mean) / std
+            hidden = self._model(pixel_values=values.unsqueeze(0)).last_hidden_state
+            # VideoMAE has no class token: "first token" is the first tubelet's, and the contract.
+            pooled = hidden[:, 0] if self._config.pooling == "first_token" else hidden.mean(dim=1)
+        return unit_vector(pooled[0].cpu().numpy(), "video")
+
+
+def _three(values: Any) -> tuple[float, float, float]:
+    red, green, blue = values
+    return float(red), float(green), float(blue)

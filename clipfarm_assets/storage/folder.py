@@ -1,0 +1,143 @@
+"""A folder as an object store."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import obstore
+from filelock import FileLock, Timeout
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore
+
+from clipfarm_assets.storage.backend import ObjectInfo
+from clipfarm_assets.storage.errors import (
+    ObjectChanged,
+    ObjectExists,
+    OutsideStore,
+    StoreUnavailable,
+)
+from clipfarm_assets.storage.keys import LOCKS
+
+_LOCK_SECONDS = 60.0
+_LOCK_POLL_SECONDS = 0.005
+
+
+class FolderBackend:
+    """Objects as files below `root`. A write is a staged file renamed into place.
+
+    An object's version is the sha256 of its bytes. Compare-and-swap holds a lock file for the key,
+    which keeps swaps apart from swaps; a plain `put` to the same key does not take the lock, so a
+    key is written either by swaps or by puts. A process that dies frees its locks.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Open `root`, an absolute path without links, creating it if it is missing."""
+        self._root = str(root)
+        self._store = LocalStore(self._root, mkdir=True)
+
+    def get(self, key: str) -> bytes:
+        """See `Backend`."""
+        path = self._confined(key)
+        try:
+            return bytes(obstore.get(self._store, key).bytes())
+        except BaseError as error:
+            # A key below another object ("a.npy/b") is absent on S3 and "not a directory" here.
+            if not os.path.lexists(path):
+                raise FileNotFoundError(key) from error
+            raise
+
+    def get_versioned(self, key: str) -> tuple[bytes, str]:
+        """See `Backend`."""
+        data = self.get(key)
+        return data, hashlib.sha256(data).hexdigest()
+
+    def version(self, key: str) -> str:
+        """See `Backend`."""
+        return self.get_versioned(key)[1]
+
+    def put(self, key: str, data: bytes) -> None:
+        """See `Backend`."""
+        self._confined(key)
+        obstore.put(self._store, key, data, use_multipart=False)
+
+    def create(self, key: str, data: bytes) -> None:
+        """See `Backend`."""
+        self._confined(key)
+        try:
+            obstore.put(self._store, key, data, mode="create")
+        except AlreadyExistsError as error:
+            raise ObjectExists(key) from error
+
+    def swap(self, key: str, data: bytes, expected: str | None) -> str:
+        """See `Backend`."""
+        name = hashlib.sha256(key.encode()).hexdigest()[:32]
+        path = Path(self._root, LOCKS, f"{name}.lock")
+        path.parent.mkdir(exist_ok=True)
+        lock = FileLock(path, timeout=_LOCK_SECONDS, poll_interval=_LOCK_POLL_SECONDS)
+        try:
+            with lock:
+                return self._swap_locked(key, data, expected)
+        except Timeout as error:
+            msg = (
+                f"the lock of {key} in {self._root} was held for over {_LOCK_SECONDS:g} s; "
+                "find the process that hangs while holding it, end it and run again"
+            )
+            raise StoreUnavailable(msg) from error
+
+    def _swap_locked(self, key: str, data: bytes, expected: str | None) -> str:
+        if expected is None:
+            try:
+                self.create(key, data)
+            except ObjectExists as error:
+                raise ObjectChanged(key) from error
+        else:
+            try:
+                found = self.version(key)
+            except FileNotFoundError as error:
+                raise ObjectChanged(key) from error
+            if found != expected:
+                raise ObjectChanged(key)
+            self.put(key, data)
+        return hashlib.sha256(data).hexdigest()
+
+    def exists(self, key: str) -> bool:
+        """See `Backend`."""
+        return Path(self._confined(key)).is_file()
+
+    def list(self, folder: str) -> Iterator[ObjectInfo]:
+        """See `Backend`."""
+        if folder:
+            self._confined(folder)
+        confined: set[str] = set()
+        for batch in obstore.list(self._store, folder or None):
+            for meta in batch:
+                key: str = meta["path"]
+                if key.startswith(f"{LOCKS}/"):
+                    continue
+                parent = key.rpartition("/")[0]
+                if parent not in confined:
+                    self._confined(parent)
+                    confined.add(parent)
+                if Path(self._root, key).is_symlink():
+                    self._confined(key)
+                yield ObjectInfo(key, meta["size"])
+
+    def delete(self, key: str) -> None:
+        """See `Backend`."""
+        self._confined(key)
+        with suppress(FileNotFoundError):
+            obstore.delete(self._store, key)
+
+    def _confined(self, key: str) -> str:
+        """The path of `key`, unless a link leads out of the root."""
+        path = os.path.join(self._root, key) if key else self._root  # noqa: PTH118 - hot path
+        real = os.path.realpath(path)
+        if real not in {path, self._root} and not real.startswith(self._root.rstrip("/") + "/"):
+            msg = (
+                f"{key} in {self._root} is or lies behind a symbolic link to {real}, outside the "
+                "store; move the data into the store or open the store at that place"
+            )
+            raise OutsideStore(msg)
+        return path

@@ -1,0 +1,183 @@
+"""Every key of the store, in one place.
+
+Keys are relative to the store's root and begin with the prefix, ``clipfarm/`` by default. They are
+those of the published pipeline, so that an older deployment's bucket is taken as it is.
+"""
+
+import datetime as dt
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from clipfarm_assets.contracts.statuses import MODALITIES, STRATEGIES, Modality, Strategy
+from clipfarm_assets.storage.keys import check_key
+
+RAW_SUFFIX: Final[dict[Modality, str]] = {"video": "mp4", "audio": "wav", "text": "json"}
+
+_VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_STAGE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_MAX_PART = 10**9
+
+
+class BadVideoId(ValueError):  # noqa: N818
+    """An id that no key may be built from."""
+
+
+def check_video_id(video_id: str) -> str:
+    """Return `video_id` if it is 1 to 64 of ``A-Z a-z 0-9 _ -``, or raise `BadVideoId`."""
+    if not isinstance(video_id, str) or not _VIDEO_ID.fullmatch(video_id):
+        shown = repr(video_id)[:100]
+        msg = f"bad video id {shown}: expected 1 to 64 characters of A-Z a-z 0-9 _ -"
+        raise BadVideoId(msg)
+    return video_id
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRef:
+    """Which shard a key names."""
+
+    strategy: Strategy
+    date: str
+    part: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Builds keys from validated parts.
+
+    Attributes:
+        prefix: First segments of every key.
+        metadata_key: The horizon CSV; relative to the prefix, or whole if it starts with it.
+    """
+
+    prefix: str = "clipfarm"
+    metadata_key: str = "metadata/shorts_metadata_horizon.csv"
+
+    def __post_init__(self) -> None:
+        """Check both fields; raises `OutsideStore`, a `ValueError`."""
+        check_key(self.prefix)
+        check_key(self.metadata_key)
+
+    def metadata(self) -> str:
+        """``clipfarm/metadata/shorts_metadata_horizon.csv``."""
+        if self.metadata_key.startswith(f"{self.prefix}/"):
+            return self.metadata_key
+        return f"{self.prefix}/{self.metadata_key}"
+
+    def raw(self, modality: Modality, video_id: str) -> str:
+        """``clipfarm/raw/video/<id>.mp4``, ``audio/<id>.wav``, ``text/<id>.json``."""
+        suffix = RAW_SUFFIX[_modality(modality)]
+        return f"{self.prefix}/raw/{modality}/{check_video_id(video_id)}.{suffix}"
+
+    def embeddings_prefix(self, modality: Modality) -> str:
+        """``clipfarm/embeddings/<modality>/``, with the trailing slash."""
+        return f"{self.prefix}/embeddings/{_modality(modality)}/"
+
+    def embedding(self, modality: Modality, video_id: str) -> str:
+        """``clipfarm/embeddings/<modality>/<id>.npy``."""
+        return f"{self.embeddings_prefix(modality)}{check_video_id(video_id)}.npy"
+
+    def clip_index(self, date: str) -> str:
+        """``clipfarm/index/date=<date>/clip_index.parquet``."""
+        return f"{self.prefix}/index/date={_date(date)}/clip_index.parquet"
+
+    def embedding_manifest(self, date: str) -> str:
+        """``clipfarm/embeddings/manifests/date=<date>/embedding_manifest.parquet``."""
+        folder = f"{self.prefix}/embeddings/manifests/date={_date(date)}"
+        return f"{folder}/embedding_manifest.parquet"
+
+    def report(self, asset: str, date: str, name: str) -> str:
+        """``clipfarm/reports/<asset>/date=<date>/<name>``: plots for people to open."""
+        return check_key(f"{self.prefix}/reports/{asset}/date={_date(date)}/{name}")
+
+    def state(self, stage: str) -> str:
+        """``clipfarm/state/<stage>.sqlite``: a stage's published ledger."""
+        if not _STAGE.fullmatch(stage):
+            msg = f"bad stage name {stage[:100]!r}: expected a-z, then a-z 0-9 _"
+            raise ValueError(msg)
+        return f"{self.prefix}/state/{stage}.sqlite"
+
+    def text_downloader_state(self) -> str:
+        """``clipfarm/state/text_downloader.sqlite``, written by the downloader, only read here."""
+        return self.state("text_downloader")
+
+    def models_lock(self) -> str:
+        """``clipfarm/state/models_lock.json``."""
+        return f"{self.prefix}/state/models_lock.json"
+
+    def schema_lock(self, strategy: Strategy) -> str:
+        """``clipfarm/fused/<strategy>/schema.json``."""
+        return f"{self._fused(strategy)}/schema.json"
+
+    def schema_lock_archive(self, strategy: Strategy, version: int) -> str:
+        """``clipfarm/fused/<strategy>/schema.v<n>.json``: the lock that a migration replaced."""
+        return f"{self._fused(strategy)}/schema.v{_version(version)}.json"
+
+    def fused_manifest(self, strategy: Strategy) -> str:
+        """``clipfarm/fused/<strategy>/fused_manifest.parquet``."""
+        return f"{self._fused(strategy)}/fused_manifest.parquet"
+
+    def fused_manifest_archive(self, strategy: Strategy, version: int) -> str:
+        """``clipfarm/fused/<strategy>/fused_manifest.v<n>.parquet``."""
+        return f"{self._fused(strategy)}/fused_manifest.v{_version(version)}.parquet"
+
+    def shards_prefix(self, strategy: Strategy, date: str | None = None) -> str:
+        """``clipfarm/fused/<strategy>/shards/[date=<date>/]``, with the trailing slash."""
+        folder = f"{self._fused(strategy)}/shards/"
+        return folder if date is None else f"{folder}date={_date(date)}/"
+
+    def shard(self, strategy: Strategy, date: str, part: int) -> str:
+        """``clipfarm/fused/<strategy>/shards/date=<date>/part-0000.npz``."""
+        if not 0 <= part < _MAX_PART:
+            msg = f"bad shard part {part}: expected 0 or more"
+            raise ValueError(msg)
+        return f"{self.shards_prefix(strategy, date)}part-{part:04d}.npz"
+
+    def shard_ref(self, key: str) -> ShardRef | None:
+        """What `shard` made `key` from; None if `shard` never makes that key."""
+        for strategy in STRATEGIES:
+            match = re.fullmatch(
+                re.escape(self.shards_prefix(strategy))
+                + r"date=(\d{4}-\d\d-\d\d)/part-(\d{4,9})\.npz",
+                key,
+                flags=re.ASCII,
+            )
+            if match is None:
+                continue
+            try:
+                ref = ShardRef(strategy, _date(match[1]), int(match[2]))
+            except ValueError:
+                return None
+            return ref if self.shard(ref.strategy, ref.date, ref.part) == key else None
+        return None
+
+    def _fused(self, strategy: Strategy) -> str:
+        if strategy not in STRATEGIES:
+            msg = f"unknown fusion strategy {strategy!r}: expected one of {', '.join(STRATEGIES)}"
+            raise ValueError(msg)
+        return f"{self.prefix}/fused/{strategy}"
+
+
+def _modality(modality: Modality) -> Modality:
+    if modality not in MODALITIES:
+        msg = f"unknown modality {modality!r}: expected one of {', '.join(MODALITIES)}"
+        raise ValueError(msg)
+    return modality
+
+
+def _date(date: str) -> str:
+    try:
+        canonical = dt.date.fromisoformat(date).isoformat()
+    except (TypeError, ValueError):
+        canonical = ""
+    if canonical != date or not date:
+        msg = f"bad date {str(date)[:100]!r}: expected a calendar date as YYYY-MM-DD"
+        raise ValueError(msg)
+    return date
+
+
+def _version(version: int) -> int:
+    if version < 1:
+        msg = f"bad lock version {version}: versions count from 1"
+        raise ValueError(msg)
+    return version

@@ -1,0 +1,344 @@
+"""The ledger: one interface over SQLite and PostgreSQL."""
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateTable
+
+from clipfarm_assets.ledger.rules import newest
+from clipfarm_assets.ledger.schema import ITEMS, MERGED, METADATA, Item, microseconds
+
+_T = TypeVar("_T")
+
+_BUSY_SECONDS = 60
+_BUSY_POLL_SECONDS = 0.01
+_IDS_PER_QUERY = 1000
+_ROWS_PER_STATEMENT = 5000
+_KEY = ("store_id", "stage", "video_id")
+_FIELDS = tuple(column.name for column in ITEMS.columns if column.name not in _KEY)
+# Any constant: it keeps two processes from creating the tables at once.
+_CREATE_LOCK = 0x636C6970
+
+
+class Ledger:
+    """Item states of one store, by stage.
+
+    Several processes and machines may write one PostgreSQL ledger, several processes of one
+    machine one SQLite ledger. Connections are made on first use, and anew in a forked child.
+    """
+
+    def __init__(self, url: sa.URL, store_id: str) -> None:
+        """See `open`."""
+        self._url = url
+        self._store_id = store_id
+        self._engine: sa.Engine | None = None
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, database_url: str, store_id: str) -> Self:
+        """The ledger of the store `store_id` in a database.
+
+        Args:
+            database_url: ``sqlite:///path`` (parent folders are created) or
+                ``postgresql://user:password@host/database``.
+            store_id: What names the store, `ObjectStore.url`.
+
+        Raises:
+            ValueError: Neither of the two, or a SQLite database in memory.
+        """
+        if database_url.startswith("postgres://"):
+            database_url = database_url.replace("postgres://", "postgresql://", 1)
+        try:
+            url = sa.make_url(database_url)
+        except sa.exc.ArgumentError:
+            raise ValueError(
+                "the ledger's database url is not one: expected sqlite:///path or "
+                "postgresql://user:password@host/database"
+            ) from None  # the message of the cause holds the url, and that a password
+        backend = url.get_backend_name()
+        if backend == "postgresql":
+            url = url.set(drivername="postgresql+psycopg")
+        elif backend != "sqlite":
+            msg = f"a ledger lives in SQLite or PostgreSQL, not in {backend!r}"
+            raise ValueError(msg)
+        elif url.database in {None, "", ":memory:"} or url.query:
+            raise ValueError("a SQLite ledger needs a file: sqlite:///path/ledger.sqlite")
+        return cls(url, store_id)
+
+    def __repr__(self) -> str:
+        """The database, without its password, and the store."""
+        return f"Ledger({self._url.render_as_string(hide_password=True)!r}, {self._store_id!r})"
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections. Using the ledger again opens it again."""
+        with self._lock:
+            if self._engine is not None:
+                self._engine.dispose(close=self._pid == os.getpid())
+                self._engine = None
+
+    def rows(self, stage: str, video_ids: Collection[str] | None = None) -> dict[str, Item]:
+        """States by video_id: of all items of a stage, or of those asked for that have one."""
+        with self._begin() as connection:
+            if video_ids is None:
+                return {item.video_id: item for item in self._select(connection, stage)}
+            found: dict[str, Item] = {}
+            for chunk in _chunks(video_ids, _IDS_PER_QUERY):
+                condition = ITEMS.c.video_id.in_(chunk)
+                found.update((i.video_id, i) for i in self._select(connection, stage, condition))
+            return found
+
+    def commit(self, stage: str, items: Iterable[Item]) -> None:
+        """Write states, replacing older ones of the same clips: all of them or none.
+
+        Raises:
+            ValueError: Two states of one clip, text that PostgreSQL cannot hold, or a number in
+                the details that JSON cannot.
+        """
+        parameters = self._parameters(stage, items)
+        if not parameters:
+            return
+        insert = self._insert(ITEMS)
+        excluded = {name: insert.excluded[name] for name in _FIELDS}
+        statement = insert.on_conflict_do_update(index_elements=_KEY, set_=excluded)
+        with self._begin() as connection:
+            for chunk in _chunks(parameters, _ROWS_PER_STATEMENT):
+                connection.execute(statement, chunk)
+
+    def commit_newer(self, stage: str, items: Iterable[Item]) -> int:
+        """Write the states that are newer than those kept (`rules.newest`); their number.
+
+        A state that another process commits meanwhile is overwritten only by one as new.
+        """
+        offered = list(items)
+        known = self.rows(stage, [item.video_id for item in offered])
+        newer = [
+            item
+            for item in offered
+            if (old := known.get(item.video_id)) is None
+            or (item != old and newest(old, item) is item)
+        ]
+        parameters = self._parameters(stage, newer)
+        if not parameters:
+            return 0
+        insert = self._insert(ITEMS)
+        excluded = {name: insert.excluded[name] for name in _FIELDS}
+        statement = insert.on_conflict_do_update(
+            index_elements=_KEY,
+            set_=excluded,
+            where=insert.excluded.processed_us >= ITEMS.c.processed_us,
+        )
+        with self._begin() as connection:
+            for chunk in _chunks(parameters, _ROWS_PER_STATEMENT):
+                connection.execute(statement, chunk)
+        return len(newer)
+
+    def counts(self, stage: str) -> dict[str, int]:
+        """Number of items by status, sorted by status."""
+        query = (
+            sa.select(ITEMS.c.status, sa.func.count())
+            .where(ITEMS.c.store_id == self._store_id, ITEMS.c.stage == stage)
+            .group_by(ITEMS.c.status)
+        )
+        with self._begin() as connection:
+            return dict(sorted((status, n) for status, n in connection.execute(query)))
+
+    def stages(self) -> list[str]:
+        """The stages that have items, sorted."""
+        query = sa.select(ITEMS.c.stage).where(ITEMS.c.store_id == self._store_id).distinct()
+        with self._begin() as connection:
+            return sorted(connection.execute(query).scalars())
+
+    def latest(self, stage: str, status: str) -> Item | None:
+        """The item of that status that was processed last; on a tie the one of the greatest id."""
+        conditions = (
+            ITEMS.c.store_id == self._store_id,
+            ITEMS.c.stage == stage,
+            ITEMS.c.status == status,
+        )
+        query = (
+            sa.select(ITEMS.c.video_id)
+            .where(*conditions)
+            .order_by(ITEMS.c.processed_us.desc(), ITEMS.c.video_id.desc())
+            .limit(1)
+        )
+        with self._begin() as connection:
+            video_id = connection.execute(query).scalar_one_or_none()
+        return None if video_id is None else self.rows(stage, [video_id]).get(video_id)
+
+    def has_unversioned(self, stage: str, status: str) -> bool:
+        """Whether any item of that status was made by something that recorded no version."""
+        query = (
+            sa.select(ITEMS.c.video_id)
+            .where(
+                ITEMS.c.store_id == self._store_id,
+                ITEMS.c.stage == stage,
+                ITEMS.c.status == status,
+                ITEMS.c.version.is_(None),
+            )
+            .limit(1)
+        )
+        with self._begin() as connection:
+            return connection.execute(query).first() is not None
+
+    def merged_version(self, stage: str, key: str) -> str | None:
+        """Which version of the published object `key` the rows were last taken from."""
+        query = sa.select(MERGED.c.object_version).where(
+            MERGED.c.store_id == self._store_id,
+            MERGED.c.stage == stage,
+            MERGED.c.object_key == key,
+        )
+        with self._begin() as connection:
+            return connection.execute(query).scalar_one_or_none()
+
+    def set_merged_version(self, stage: str, key: str, version: str) -> None:
+        """Remember that all rows of that version of `key` have been taken."""
+        insert = self._insert(MERGED).values(
+            store_id=self._store_id, stage=stage, object_key=key, object_version=version
+        )
+        statement = insert.on_conflict_do_update(
+            index_elements=("store_id", "stage", "object_key"),
+            set_={"object_version": insert.excluded.object_version},
+        )
+        with self._begin() as connection:
+            connection.execute(statement)
+
+    def _select(
+        self, connection: sa.Connection, stage: str, *conditions: sa.ColumnElement[bool]
+    ) -> Iterator[Item]:
+        query = sa.select(ITEMS).where(
+            ITEMS.c.store_id == self._store_id, ITEMS.c.stage == stage, *conditions
+        )
+        for row in connection.execute(query):
+            yield Item(
+                video_id=row.video_id,
+                source_hash=row.source_hash,
+                processed_at=row.processed_at,
+                status=row.status,
+                error=row.error,
+                artifact_key=row.artifact_key,
+                vector_id=row.vector_id,
+                retry_count=row.retry_count,
+                version=row.version,
+                content_sha256=row.content_sha256,
+                details=json.loads(row.details),
+            )
+
+    def _parameters(self, stage: str, items: Iterable[Item]) -> list[dict[str, Any]]:
+        """Rows in order of their key: writers that lock rows in one order cannot deadlock."""
+        rows: dict[str, dict[str, Any]] = {}
+        for item in items:
+            if item.video_id in rows:
+                msg = f"two states of {item.video_id!r} in one commit of {stage}: which one holds?"
+                raise ValueError(msg)
+            row = {name: getattr(item, name) for name in Item.__slots__}
+            row["details"] = json.dumps(dict(item.details), sort_keys=True, allow_nan=False)
+            for name, value in row.items():
+                if isinstance(value, str) and not _storable(value):
+                    msg = f"{name} of {item.video_id!r} in {stage} holds a NUL or a lone surrogate"
+                    raise ValueError(msg)
+            row |= {
+                "store_id": self._store_id,
+                "stage": stage,
+                "processed_us": microseconds(item.processed_at),
+            }
+            rows[item.video_id] = row
+        return [rows[video_id] for video_id in sorted(rows)]
+
+    def _insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+        if self._url.get_backend_name() == "postgresql":
+            return postgresql.insert(table)
+        return sqlite.insert(table)
+
+    @contextmanager
+    def _begin(self) -> Iterator[sa.Connection]:
+        """A transaction."""
+        with self._lock:
+            if self._engine is not None and self._pid != os.getpid():
+                self._engine.dispose(close=False)  # the connections are the parent's
+                self._engine = None
+            if self._engine is None:
+                self._engine = self._connect()
+                self._pid = os.getpid()
+            engine = self._engine
+        with engine.begin() as connection:
+            yield connection
+
+    def _connect(self) -> sa.Engine:
+        if self._url.get_backend_name() == "postgresql":
+            try:
+                engine = sa.create_engine(self._url, pool_pre_ping=True)
+            except ModuleNotFoundError as error:
+                msg = "a PostgreSQL ledger needs psycopg: pip install 'clipfarm-assets[postgres]'"
+                raise RuntimeError(msg) from error
+        else:
+            Path(str(self._url.database)).parent.mkdir(parents=True, exist_ok=True)
+            engine = sa.create_engine(self._url, connect_args={"timeout": _BUSY_SECONDS})
+            sa.event.listen(engine, "connect", _set_pragmas)
+        with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATE_LOCK)))
+            for table in METADATA.sorted_tables:
+                connection.execute(CreateTable(table, if_not_exists=True))
+        return engine
+
+
+def _set_pragmas(connection: sqlite3.Connection, _record: object) -> None:
+    """Prepare a new SQLite connection."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            break
+        except sqlite3.OperationalError:
+            # The first switch to WAL fails at once, without waiting, if others are there too.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_BUSY_POLL_SECONDS)
+    if mode != "wal":
+        msg = (
+            "SQLite cannot keep a write-ahead log next to the ledger's file, as several writers "
+            "need; put the file on a local disk or use PostgreSQL"
+        )
+        raise RuntimeError(msg)
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _storable(text: str) -> bool:
+    if text.isascii():
+        return "\x00" not in text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\x00" not in text
+
+
+def _chunks(values: Iterable[_T], size: int) -> Iterator[Sequence[_T]]:
+    iterator = iter(values)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

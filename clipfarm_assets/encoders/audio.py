@@ -73,10 +73,7 @@ class AudioEncoder:
             model_revision=resolved.revision,
             weights_sha256=resolved.weights_sha256,
             preprocess_version=PREPROCESS_VERSION,
-            params={
-                "sample_rate": config.sample_rate,
-                "max_audio_seconds": config.max_audio_seconds,
-            },
+            params=config.version_params(),
             dim=self._model.config.hidden_size,
         )
 

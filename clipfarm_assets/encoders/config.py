@@ -86,6 +86,10 @@ class EncoderConfig(BaseModel):
         description="Seconds after which one item's decoding is given up and filed as failed.",
     )
 
+    def version_params(self) -> dict[str, str | int | float]:
+        """The settings that change a vector: a part of the embedding version."""
+        raise NotImplementedError
+
 
 class VideoConfig(EncoderConfig):
     """Settings of the video encoder."""
@@ -107,6 +111,14 @@ class VideoConfig(EncoderConfig):
         "file's display matrix asks.",
     )
 
+    def version_params(self) -> dict[str, str | int | float]:
+        """See `EncoderConfig.version_params`."""
+        return {
+            "num_frames": self.num_frames,
+            "pooling": self.pooling,
+            "rotation": self.rotation,
+        }
+
 
 class AudioConfig(EncoderConfig):
     """Settings of the audio encoder."""
@@ -125,6 +137,10 @@ class AudioConfig(EncoderConfig):
         description="Seconds of audio used, from the start; what is beyond is counted.",
     )
 
+    def version_params(self) -> dict[str, str | int | float]:
+        """See `EncoderConfig.version_params`."""
+        return {"sample_rate": self.sample_rate, "max_audio_seconds": self.max_audio_seconds}
+
 
 class TextConfig(EncoderConfig):
     """Settings of the text encoder."""
@@ -138,3 +154,7 @@ class TextConfig(EncoderConfig):
         description="What happens to text beyond the model's maximum: cut and counted, or embedded "
         "in chunks whose unit vectors are averaged.",
     )
+
+    def version_params(self) -> dict[str, str | int | float]:
+        """See `EncoderConfig.version_params`."""
+        return {"template": self.template, "long_text": self.long_text}

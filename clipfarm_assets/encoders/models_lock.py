@@ -95,6 +95,10 @@ class ModelsLock:
         """The embedding version of that id, or None if it is not recorded."""
         return self._read().versions.get(version_id)
 
+    def versions(self) -> dict[str, EmbeddingVersion]:
+        """All recorded embedding versions, by id."""
+        return dict(self._read().versions)
+
     def record_version(self, version: EmbeddingVersion) -> None:
         """Record an embedding version under its id; does nothing if it is there already."""
         self._change(

@@ -3,10 +3,54 @@
 from pathlib import Path
 
 from clipfarm_assets.contracts.statuses import Modality
-from clipfarm_assets.encoders.base import Encoder
+from clipfarm_assets.encoders.base import EmbeddingVersion, Encoder
 from clipfarm_assets.encoders.config import AudioConfig, EncoderConfig, TextConfig, VideoConfig
 from clipfarm_assets.encoders.models import Profile, resolve_model
 from clipfarm_assets.encoders.models_lock import ModelsLock
+
+
+def known_version(
+    modality: Modality,
+    config: EncoderConfig,
+    *,
+    profile: Profile,
+    cache_dir: Path,
+    models_lock: ModelsLock,
+) -> EmbeddingVersion | None:
+    """The version that `open_encoder` would give, if the models lock has it; loads no model.
+
+    What only a loaded model tells, its dimension, follows from its files, and these are compared by
+    hash. So a run with nothing to do needs no torch to know it.
+
+    Raises:
+        ModelUnavailable: The model cannot be found or downloaded.
+        ModelMismatch: The lock recorded other weights for this model.
+    """
+    resolved = resolve_model(modality, config, profile, cache_dir, models_lock=models_lock)
+    for version in models_lock.versions().values():
+        wanted = EmbeddingVersion(
+            modality=modality,
+            model_name=resolved.name,
+            model_revision=resolved.revision,
+            weights_sha256=resolved.weights_sha256,
+            preprocess_version=_preprocess_version(modality),
+            params=config.version_params(),
+            dim=version.dim,
+        )
+        if version == wanted:
+            return version
+    return None
+
+
+def _preprocess_version(modality: Modality) -> str:
+    from clipfarm_assets.encoders import audio, text, video
+
+    versions: dict[Modality, str] = {
+        "video": video.PREPROCESS_VERSION,
+        "audio": audio.PREPROCESS_VERSION,
+        "text": text.PREPROCESS_VERSION,
+    }
+    return versions[modality]
 
 
 def open_encoder(

@@ -56,7 +56,7 @@ class TextEncoder:
             model_revision=resolved.revision,
             weights_sha256=resolved.weights_sha256,
             preprocess_version=PREPROCESS_VERSION,
-            params={"template": config.template, "long_text": config.long_text},
+            params=config.version_params(),
             dim=2 * self._model.get_embedding_dimension(),
         )
 

@@ -147,11 +147,7 @@ class VideoEncoder:
             model_revision=resolved.revision,
             weights_sha256=resolved.weights_sha256,
             preprocess_version=PREPROCESS_VERSION,
-            params={
-                "num_frames": config.num_frames,
-                "pooling": config.pooling,
-                "rotation": config.rotation,
-            },
+            params=config.version_params(),
             dim=self._model.config.hidden_size,
         )
 

@@ -1,4 +1,3 @@
-# ruff: noqa: TID253 - the references here are plain torch; tests need not load lightly
 import json
 import os
 import re

@@ -1,0 +1,40 @@
+"""The two dated tables of the clip pipeline: the clip index and the embedding manifest."""
+
+from typing import Final
+
+import pyarrow as pa
+
+# One row a clip whose latest capture falls on the partition's date.
+CLIP_INDEX: Final = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("source_hash", pa.string()),
+        ("captured_at", pa.string()),
+        ("date", pa.string()),
+        ("url", pa.string()),
+        ("title", pa.string()),
+        ("description", pa.string()),
+        ("query", pa.string()),
+        ("csv_row", pa.int64()),
+    ]
+)
+
+# One row a clip and modality. Source: the embedding contract, section 6.3.
+EMBEDDING_MANIFEST: Final = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("source_hash", pa.string()),
+        ("captured_at", pa.string()),
+        ("modality", pa.string()),
+        ("embedding_key", pa.string()),
+        ("embedding_dim", pa.int32()),
+        ("model_name", pa.string()),
+        ("model_version", pa.string()),
+        ("preprocess_version", pa.string()),
+        ("status", pa.string()),
+        ("processed_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+
+# What the manifest says of vectors whose encoder nobody recorded.
+OLDER_DEPLOYMENT: Final = "not recorded (older deployment)"

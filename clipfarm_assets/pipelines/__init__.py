@@ -1,0 +1,1 @@
+"""The steps themselves, as plain functions from data to reports. Nothing here knows Dagster."""

@@ -1,0 +1,51 @@
+"""One deployment: a store, where its things lie, and the ledger of what was done to them."""
+
+from dataclasses import dataclass
+
+from clipfarm_assets.contracts.text_gate import TextState
+from clipfarm_assets.encoders.models_lock import ModelsLock
+from clipfarm_assets.ledger import published
+from clipfarm_assets.ledger.ledger import Ledger
+from clipfarm_assets.ledger.sqlite_file import BadState
+from clipfarm_assets.ledger.text_state import read_text_state
+from clipfarm_assets.storage.layout import Layout
+from clipfarm_assets.storage.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class TextStates:
+    """The text downloader's state, or why there is none to read."""
+
+    by_id: dict[str, TextState]
+    unavailable: str = ""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What every step works on."""
+
+    store: ObjectStore
+    layout: Layout
+    ledger: Ledger
+
+    def models_lock(self) -> ModelsLock:
+        """The record of which models this deployment's vectors were made with."""
+        return ModelsLock(self.store, self.layout.models_lock())
+
+    def restore(self, stage: str) -> int:
+        """Take newer rows of the stage's published state into the ledger; returns how many."""
+        return published.restore(self.ledger, self.store, self.layout.state(stage), stage)
+
+    def publish(self, stage: str) -> None:
+        """Publish the stage's rows to the store, in the documented form."""
+        published.publish(self.ledger, self.store, self.layout.state(stage), stage)
+
+    def text_states(self) -> TextStates:
+        """What the text downloader wrote last. Read only: that file is not ours."""
+        key = self.layout.text_downloader_state()
+        try:
+            return TextStates(read_text_state(self.store, key))
+        except FileNotFoundError:
+            return TextStates({}, f"{key} does not exist")
+        except BadState as error:
+            return TextStates({}, str(error))

@@ -1,0 +1,55 @@
+"""What a stage says of itself when it is done: counts by status with sample ids, and rates."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+SAMPLE_IDS: Final = 5
+
+
+@dataclass
+class StageReport:
+    """Counts of one stage on one partition.
+
+    Attributes:
+        stage: The ledger's stage name.
+        partition: E.g. a date.
+        considered: Clips of the partition.
+        reasons: Why clips were in the delta: new, source_changed, unfinished, version_changed, ….
+        statuses: Status of every clip worked on in this run.
+        samples: Up to `SAMPLE_IDS` ids of each status, with the error or reason if there is one.
+        totals: Sums of the notes of the items, e.g. ``tokens_cut``.
+        seconds: Wall time.
+    """
+
+    stage: str
+    partition: str
+    considered: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    statuses: Counter[str] = field(default_factory=Counter)
+    samples: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    totals: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    version: str = ""
+
+    @property
+    def worked_on(self) -> int:
+        """Clips that were in the delta."""
+        return sum(self.reasons.values())
+
+    @property
+    def unchanged(self) -> int:
+        """Clips with nothing left to do."""
+        return self.considered - self.worked_on
+
+    @property
+    def per_second(self) -> float:
+        """Items worked on a second."""
+        return self.worked_on / self.seconds if self.seconds else 0.0
+
+    def count(self, video_id: str, status: str, why: str | None = None) -> None:
+        """Count one item's outcome, and keep it as a sample if there are few of its kind."""
+        self.statuses[status] += 1
+        samples = self.samples.setdefault(status, [])
+        if len(samples) < SAMPLE_IDS:
+            samples.append((video_id, why or ""))

@@ -1,0 +1,159 @@
+"""The stored vectors that fusion reads: what the ledger says of them, and what they are."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from clipfarm_assets.contracts import statuses
+from clipfarm_assets.contracts.checks import vector_problem
+from clipfarm_assets.contracts.schema_lock import (
+    Difference,
+    SchemaLock,
+    mismatch,
+    resolve,
+    verify_dims,
+)
+from clipfarm_assets.contracts.statuses import MODALITIES, Modality
+from clipfarm_assets.pipelines.deployment import Deployment
+from clipfarm_assets.pipelines.lock import archived_versions
+from clipfarm_assets.storage.npy import BadVector, npy_to_vector
+
+
+@dataclass(slots=True)
+class Availability:
+    """One clip's vector of one modality.
+
+    Attributes:
+        key: Where it is if it exists.
+        known: Whether the ledger knows the clip in that stage; if not, the store decides.
+        version: Embedding version, None if nobody recorded one.
+        problem: Why it may not be used now, or empty.
+        content_sha256: Of the object when it was stored; None if nobody recorded it.
+        outdated: Whether the problem is that an earlier lock named its version.
+    """
+
+    key: str
+    known: bool
+    version: str | None = None
+    problem: str = ""
+    content_sha256: str | None = None
+    outdated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClipVectors:
+    """What reading one clip's vectors gave: each modality is in one of the three.
+
+    Attributes:
+        usable: float32 vectors of the locked lengths.
+        missing: Why there is none, or none that may be used now.
+        broken: Sentences about objects that are there and are no embeddings.
+    """
+
+    usable: dict[Modality, NDArray[np.float32]] = field(default_factory=dict)
+    missing: dict[Modality, str] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+
+def available(deployment: Deployment, index: pa.Table) -> dict[str, dict[Modality, Availability]]:
+    """What is known of every indexed clip's three vectors, by video_id.
+
+    A vector of another source (the clip's url changed, the new one isn't embedded yet) doesn't
+    count: the object still there belongs to what the clip used to be.
+    """
+    ids = index["video_id"].to_pylist()
+    hashes = dict(zip(ids, index["source_hash"].to_pylist(), strict=True))
+    out: dict[str, dict[Modality, Availability]] = {video_id: {} for video_id in ids}
+    for modality in MODALITIES:
+        rows = deployment.ledger.rows(statuses.embedding_stage(modality), ids)
+        for video_id in ids:
+            key = deployment.layout.embedding(modality, video_id)
+            item = rows.get(video_id)
+            if item is None:
+                out[video_id][modality] = Availability(key, known=False)
+                continue
+            problem = ""
+            if item.source_hash != hashes[video_id]:
+                problem = f"embedding is of another source ({item.source_hash})"
+            elif item.status != statuses.SUCCESS:
+                problem = f"embedding status {item.status}"
+            out[video_id][modality] = Availability(
+                key, True, item.version, problem, item.content_sha256
+            )
+    return out
+
+
+def parse(
+    availability: Mapping[Modality, Availability], objects: Mapping[str, object], lock: SchemaLock
+) -> ClipVectors:
+    """One clip's vectors, of the objects fetched by key.
+
+    An object that isn't what the ledger recorded is broken too: bits flipped in it, or a run was
+    killed between storing it and recording it, and its encoder may be another than the locked one.
+
+    Raises:
+        LockMismatch: A vector is of another length than the locked one.
+    """
+    found = ClipVectors()
+    for modality, vector in availability.items():
+        data = objects.get(vector.key)
+        if vector.problem:
+            found.missing[modality] = vector.problem
+            continue
+        if not isinstance(data, bytes):
+            found.missing[modality] = "no embedding"
+            continue
+        try:
+            values = npy_to_vector(data)
+        except BadVector as error:
+            found.broken.append(f"{modality} embedding {vector.key}: {error}")
+            continue
+        if vector.content_sha256 not in {None, hashlib.sha256(data).hexdigest()}:
+            found.broken.append(
+                f"{modality} embedding {vector.key}: is not what the ledger recorded, by its "
+                "sha256: finish the embedding run that was interrupted, or restore the object"
+            )
+            continue
+        verify_dims(lock, modality, len(values))
+        problem = vector_problem(values, None)
+        if problem:
+            found.broken.append(f"{modality} embedding {vector.key}: {problem}")
+        else:
+            found.usable[modality] = values
+    return found
+
+
+def version_gate(
+    deployment: Deployment,
+    lock: SchemaLock,
+    availabilities: Iterable[Mapping[Modality, Availability]],
+) -> None:
+    """Compare the versions of all vectors about to be read with the lock.
+
+    A vector of a version that an earlier lock named is outdated: its clip waits until it is
+    embedded again. Any other version than the locked one is a structural fault.
+
+    Raises:
+        LockMismatch: A vector is of a version that no lock of this strategy names.
+    """
+    adopted = deployment.models_lock().adopted()
+    outdated: dict[Modality, set[str]] | None = None
+    for by_modality in availabilities:
+        for modality, vector in by_modality.items():
+            if vector.problem or not vector.known:
+                continue
+            found = resolve(vector.version, modality, adopted)
+            locked = resolve(lock.embedding_versions[modality], modality, adopted)
+            if found == locked:
+                continue
+            if outdated is None:
+                outdated = archived_versions(deployment, lock)
+            if found not in {resolve(v, modality, adopted) for v in outdated[modality]}:
+                field = f"embedding_versions.{modality}"
+                raise mismatch(lock, Difference(field, locked, found))
+            vector.problem = f"embedding is of version {found}, which the lock has left behind"
+            vector.outdated = True

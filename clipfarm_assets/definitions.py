@@ -1,0 +1,27 @@
+"""The Definitions, and nothing else."""
+
+from collections.abc import Mapping
+
+import dagster as dg
+
+from clipfarm_assets.defs.clips import checks, embeddings, fusion, index, jobs
+from clipfarm_assets.defs.resources import resources_from
+from clipfarm_assets.orchestration.console import short_console
+from clipfarm_assets.orchestration.executor import executor
+
+
+def definitions(resources: Mapping[str, object]) -> dg.Definitions:
+    """All assets, checks, jobs, schedules and sensors over these resources."""
+    return dg.Definitions(
+        assets=dg.load_assets_from_modules([index, embeddings, fusion]),
+        asset_checks=checks.ALL,
+        jobs=jobs.ALL_JOBS,
+        schedules=[jobs.clips_nightly],
+        sensors=[jobs.clips_automation],
+        resources=resources,
+        executor=executor,
+        loggers={"console": short_console},
+    )
+
+
+defs = definitions(resources_from())

@@ -1,0 +1,1 @@
+"""The Dagster assets, one folder a pipeline: thin functions that wire the rooms below."""

@@ -1,0 +1,1 @@
+"""The clip pipeline: metadata -> index -> embeddings -> fused shards -> manifest."""

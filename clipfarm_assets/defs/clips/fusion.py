@@ -1,0 +1,182 @@
+"""Schema lock, fused shards, fused manifest."""
+
+from typing import Any
+
+import dagster as dg
+import polars as pl
+import pyarrow as pa
+from pydantic import Field
+
+from clipfarm_assets.contracts import statuses
+from clipfarm_assets.defs.clips import common
+from clipfarm_assets.orchestration import automation, metadata, partitions
+from clipfarm_assets.orchestration.resources import DeploymentResource
+from clipfarm_assets.pipelines.fuse import SHARD_ROWS, FuseOptions, FusionStage
+from clipfarm_assets.pipelines.lock import settle_lock
+from clipfarm_assets.pipelines.manifest import update_manifest
+
+
+class LockConfig(dg.Config):
+    """Whether a change of shape or encoder is meant."""
+
+    migrate: bool = Field(
+        default=False,
+        description="Archive the lock and the manifest, and open a new lock version for the "
+        "vectors as they are now. Everything is fused again under the new lock.",
+    )
+
+
+@dg.asset(
+    **common.asset_options(
+        "schema_lock",
+        kinds={"json"},
+        code_version="1",
+        writes="clipfarm/fused/<strategy>/schema.json",
+    ),
+    partitions_def=partitions.strategies,
+    deps=[
+        dg.AssetDep(asset, partition_mapping=partitions.all_dates)
+        for asset in common.EMBEDDINGS.values()
+    ],
+    automation_condition=automation.once_after_first_dates(*common.EMBEDDINGS.values()),
+    description="The one shape, and the one embedding version a modality, of a strategy's fused "
+    "vectors. Made from the first vectors, verified ever after, changed by migration alone.",
+)
+def schema_lock(
+    context: dg.AssetExecutionContext, config: LockConfig, deployment: DeploymentResource
+) -> None:
+    """Create, verify or migrate the lock of each strategy."""
+    with deployment.open() as opened:
+        for strategy in context.partition_keys:
+            outcome = settle_lock(opened, as_strategy(strategy), migrate=config.migrate)
+            lock = outcome.lock
+            context.add_asset_metadata(
+                {
+                    "outcome": outcome.what,
+                    "key": opened.layout.schema_lock(lock.fusion_strategy),
+                    "lock": dg.MetadataValue.json(_lock_fields(lock.to_json())),
+                    "diff": metadata.records(
+                        [
+                            {"field": c.name, "locked": str(c.locked), "found": str(c.found)}
+                            for c in outcome.changes
+                        ]
+                    ),
+                    "archived": ", ".join(outcome.archived) or "nothing",
+                },
+                partition_key=strategy,
+            )
+
+
+class FuseConfig(common.RetryOptions):
+    """How a fusion run works."""
+
+    shard_rows: int = Field(default=SHARD_ROWS, ge=1, le=65536, description="Most rows of a shard.")
+    terminal_text_statuses: list[str] = Field(
+        default=sorted(statuses.DEFAULT_TERMINAL_TEXT_STATUSES),
+        description="Text downloader statuses after which a clip is fused without text.",
+    )
+
+
+@dg.asset(
+    **common.asset_options(
+        "fused_shards",
+        kinds={"numpy"},
+        code_version="1",
+        writes="clipfarm/fused/<strategy>/shards/date=<date>/part-<number>.npz",
+    ),
+    partitions_def=partitions.dates_by_strategy,
+    ins={"clip_index": dg.AssetIn(common.INDEX, partition_mapping=partitions.date_of)},
+    deps=[
+        *(
+            dg.AssetDep(asset, partition_mapping=partitions.date_of)
+            for asset in common.EMBEDDINGS.values()
+        ),
+        dg.AssetDep(common.SCHEMA_LOCK, partition_mapping=partitions.strategy_of),
+    ],
+    automation_condition=automation.when_upstream_is_good(),
+    description="The date's clips fused into one vector each: immutable .npz shards. Clips without "
+    "video or audio wait; clips without text wait until their text state is terminal.",
+)
+def fused_shards(
+    context: dg.AssetExecutionContext,
+    config: FuseConfig,
+    clip_index: dict[str, pa.Table],
+    deployment: DeploymentResource,
+) -> None:
+    """Fuse what changed, strategy by strategy."""
+    options = FuseOptions(
+        shard_rows=config.shard_rows,
+        max_fail_retries=config.max_fail_retries,
+        terminal_text_statuses=frozenset(config.terminal_text_statuses),
+        retry_terminal=config.retry_terminal,
+    )
+    with deployment.open() as opened:
+        for name, dates in partitions.by_strategy(list(context.partition_keys)).items():
+            strategy = as_strategy(name)
+            stage = FusionStage(opened, strategy, options, common.say(context))
+            reports = stage.run({date: clip_index[date] for date in dates})
+            for date, report in reports.items():
+                shards = list(opened.store.list(opened.layout.shards_prefix(strategy, date)))
+                context.add_asset_metadata(
+                    {
+                        **metadata.stage_metadata(report),
+                        "shards_of_the_date": len(shards),
+                        "shard_bytes": sum(info.size for info in shards),
+                    },
+                    partition_key=partitions.key_of(date, strategy),
+                )
+
+
+@dg.asset(
+    **common.asset_options(
+        "fused_manifest",
+        kinds={"parquet", "polars"},
+        code_version="1",
+        writes="clipfarm/fused/<strategy>/fused_manifest.parquet",
+    ),
+    partitions_def=partitions.strategies,
+    deps=[dg.AssetDep(common.SHARDS, partition_mapping=partitions.strategy_of)],
+    automation_condition=automation.after_new_dates(common.SHARDS),
+    description="The pointers to every clip's fused vector, 17 columns, one row a "
+    "(video_id, source_hash): what training and serving read first.",
+)
+def fused_manifest(context: dg.AssetExecutionContext, deployment: DeploymentResource) -> None:
+    """Merge the shards that the manifest doesn't know yet."""
+    with deployment.open() as opened:
+        for name in context.partition_keys:
+            update = update_manifest(opened, as_strategy(name), common.say(context))
+            rows = pl.DataFrame(update.manifest.rows)
+            counts = rows.group_by("fusion_status").len("clips").sort("fusion_status")
+            context.add_asset_metadata(
+                {
+                    "dagster/row_count": len(rows),
+                    "new_shards": len(update.new_shards),
+                    "shards": len(update.manifest.shards),
+                    "undeclared_shards": metadata.records([{"key": k} for k in update.undeclared]),
+                    "shards_of_archived_locks": len(update.archived),
+                    "counts": metadata.records(counts.to_dicts()),
+                    "read_back": metadata.records([{"pointer": p} for p in update.read_back]),
+                    "preview": metadata.preview(
+                        update.manifest.rows,
+                        ["video_id", "fused_key", "shard_idx", "text_source", "fusion_status"],
+                    ),
+                    "seconds": round(update.seconds, 3),
+                },
+                partition_key=name,
+            )
+
+
+def as_strategy(name: str) -> statuses.Strategy:
+    """A partition key as the strategy it is."""
+    for strategy in statuses.STRATEGIES:
+        if name == strategy:
+            return strategy
+    msg = f"unknown strategy partition {name!r}"
+    raise dg.DagsterInvariantViolationError(msg)
+
+
+def _lock_fields(data: bytes) -> dict[str, Any]:
+    import json
+
+    fields: dict[str, Any] = json.loads(data)
+    return fields

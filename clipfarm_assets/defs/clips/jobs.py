@@ -1,0 +1,100 @@
+"""The nightly job, its schedule, and the sensor that carries on from there."""
+
+import os
+from datetime import timedelta
+from typing import Final
+
+import dagster as dg
+
+from clipfarm_assets.defs.clips import common
+from clipfarm_assets.orchestration import partitions
+
+LOOKBACK_VARIABLE: Final = "CLIPFARM_LOOKBACK_DAYS"
+_DEFAULT_LOOKBACK_DAYS: Final = 7
+
+AUTOMATION_VARIABLE: Final = "CLIPFARM_AUTOMATION_SECONDS"
+_DEFAULT_AUTOMATION_SECONDS: Final = 30
+
+clips_daily = dg.define_asset_job(
+    "clips_daily",
+    selection=dg.AssetSelection.assets(
+        common.INDEX, *common.EMBEDDINGS.values(), common.EMBEDDING_MANIFEST
+    ),
+    description="Index and embed the clips of a date, or of a range of dates in one run.",
+)
+clips_fuse = dg.define_asset_job(
+    "clips_fuse",
+    selection=dg.AssetSelection.assets(common.SHARDS),
+    description="Fuse the clips of a date with one strategy.",
+)
+clips_lock = dg.define_asset_job(
+    "clips_lock",
+    selection=dg.AssetSelection.assets(common.SCHEMA_LOCK),
+    description="Make or verify the schema lock of a strategy, or migrate it by run config.",
+)
+clips_publish = dg.define_asset_job(
+    "clips_publish",
+    selection=dg.AssetSelection.assets(common.MANIFEST),
+    description="Bring the fused manifest of a strategy up to date.",
+)
+clips_observe = dg.define_asset_job(
+    "clips_observe",
+    selection=dg.AssetSelection.assets(common.METADATA),
+    description="Look whether the metadata CSV changed.",
+)
+
+
+def lookback_days() -> int:
+    """How many days before today the nightly run covers.
+
+    Raises:
+        ValueError: The environment variable is no number of days.
+    """
+    return _whole_number(LOOKBACK_VARIABLE, _DEFAULT_LOOKBACK_DAYS, "days")
+
+
+def automation_seconds() -> int:
+    """How often the automation sensor looks, at most.
+
+    Raises:
+        ValueError: The environment variable is no number of seconds.
+    """
+    return _whole_number(AUTOMATION_VARIABLE, _DEFAULT_AUTOMATION_SECONDS, "seconds")
+
+
+def _whole_number(variable: str, default: int, unit: str) -> int:
+    text = os.environ.get(variable) or str(default)
+    if not text.isdecimal():
+        msg = f"{variable} must be a number of {unit}: found {text!r}"
+        raise ValueError(msg)
+    return int(text)
+
+
+@dg.schedule(
+    job=clips_daily,
+    cron_schedule="15 2 * * *",
+    execution_timezone="UTC",
+    description="Every night, the last days in one run: only what changed is worked on, so days "
+    "already done cost next to nothing, and clips that waited for an upload are taken up.",
+)
+def clips_nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """One run over a range of dates."""
+    today = context.scheduled_execution_time.date()
+    first = max(today - timedelta(days=lookback_days()), partitions.dates.start.date())
+    return dg.RunRequest(
+        run_key=today.isoformat(),
+        tags={
+            "dagster/asset_partition_range_start": first.isoformat(),
+            "dagster/asset_partition_range_end": today.isoformat(),
+        },
+    )
+
+
+ALL_JOBS: Final = (clips_observe, clips_daily, clips_lock, clips_fuse, clips_publish)
+
+clips_automation = dg.AutomationConditionSensorDefinition(
+    "clips_automation",
+    target=dg.AssetSelection.assets(common.SCHEMA_LOCK, common.SHARDS, common.MANIFEST),
+    minimum_interval_seconds=automation_seconds(),
+    description="Locks, fuses and publishes what the nightly run embedded.",
+)

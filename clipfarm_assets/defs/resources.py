@@ -1,0 +1,62 @@
+"""From the environment to resources: names and addresses only, no I/O.
+
+* ``CLIPFARM_STORE``: folder or ``s3://bucket[/prefix]``; default ``<home>/store``
+* ``CLIPFARM_HOME``: ledger and stand-in models; default ``$DAGSTER_HOME/clipfarm``, else
+  ``~/.clipfarm``
+* ``CLIPFARM_LEDGER``: SQLAlchemy URL of the ledger; default ``sqlite:///<home>/ledger.sqlite``
+* ``CLIPFARM_METADATA_KEY``: key of the CSV, below the prefix ``clipfarm/``
+* ``CLIPFARM_ENCODERS``: ``pretrained`` (the default) or ``demo``
+* ``CLIPFARM_S3_ENDPOINT``: another S3 server than AWS; default ``AWS_ENDPOINT_URL``
+
+Credentials are never read here: the S3 client finds them as any AWS client does.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dagster_aws.s3 import S3Resource
+
+from clipfarm_assets.encoders.models import encoder_profile
+from clipfarm_assets.orchestration.io_managers import ParquetByPartition
+from clipfarm_assets.orchestration.resources import DeploymentResource, EncodersResource
+
+
+def home(environ: Mapping[str, str]) -> Path:
+    """The folder for what is neither the store's nor Dagster's."""
+    if environ.get("CLIPFARM_HOME"):
+        return Path(environ["CLIPFARM_HOME"]).expanduser().absolute()
+    if environ.get("DAGSTER_HOME"):
+        return Path(environ["DAGSTER_HOME"]).expanduser().absolute() / "clipfarm"
+    return Path("~/.clipfarm").expanduser()
+
+
+def resources_from(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """The resources of the definitions.
+
+    Raises:
+        ValueError: A variable has a value it can't have; says which it can.
+    """
+    here = home(environ)
+    s3 = S3Resource(
+        endpoint_url=environ.get("CLIPFARM_S3_ENDPOINT")
+        or environ.get("AWS_ENDPOINT_URL_S3")
+        or environ.get("AWS_ENDPOINT_URL"),
+        region_name=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"),
+        profile_name=environ.get("AWS_PROFILE"),
+    )
+    deployment = DeploymentResource(
+        store=environ.get("CLIPFARM_STORE") or str(here / "store"),
+        ledger=environ.get("CLIPFARM_LEDGER") or f"sqlite:///{here / 'ledger.sqlite'}",
+        metadata_key=environ.get("CLIPFARM_METADATA_KEY") or "metadata/shorts_metadata_horizon.csv",
+        s3=s3,
+    )
+    return {
+        "s3": s3,
+        "deployment": deployment,
+        "encoders": EncodersResource(
+            profile=encoder_profile(environ), cache_dir=str(here / "stand-ins")
+        ),
+        "parquet_by_partition": ParquetByPartition(deployment=deployment),
+    }

@@ -1,0 +1,60 @@
+"""What the UI shows of a stage: counts, rates, samples, previews."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from clipfarm_assets.pipelines.report import StageReport
+
+Metadata = dict[str, Any]
+
+_PREVIEW_ROWS = 10
+_CELL = 80
+
+
+def stage_metadata(report: StageReport) -> Metadata:
+    """Counts by status with sample ids, why items were in the delta, throughput."""
+    samples = [
+        {"status": status, "video_id": video_id, "why": _cell(why)}
+        for status, found in sorted(report.samples.items())
+        for video_id, why in found
+    ]
+    metadata: Metadata = {
+        "clips": report.considered,
+        "worked_on": report.worked_on,
+        "unchanged": report.unchanged,
+        "seconds": round(report.seconds, 3),
+        "clips_per_second": round(report.per_second, 3),
+        **{f"status/{status}": n for status, n in sorted(report.statuses.items())},
+        **{f"delta/{reason}": n for reason, n in sorted(report.reasons.items())},
+        **{f"total/{name}": n for name, n in sorted(report.totals.items())},
+    }
+    if report.version:
+        metadata["version"] = report.version
+    if samples:
+        metadata["samples"] = records(samples)
+    return metadata
+
+
+def preview(table: pa.Table, columns: Sequence[str] | None = None) -> dg.TableMetadataValue:
+    """The first rows of a table."""
+    shown = table.select(columns) if columns else table
+    return records(shown.slice(0, _PREVIEW_ROWS).to_pylist())
+
+
+def records(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """Records as a table; long cells end in an ellipsis."""
+    if not rows:
+        return dg.MetadataValue.table([], dg.TableSchema(columns=[]))
+    return dg.MetadataValue.table(
+        [dg.TableRecord({name: _cell(value) for name, value in row.items()}) for row in rows]
+    )
+
+
+def _cell(value: Any) -> str | int | float | bool:
+    if isinstance(value, (bool, int, float)):
+        return value
+    text = "" if value is None else str(value)
+    return text if len(text) <= _CELL else text[: _CELL - 1] + "…"

@@ -1,0 +1,63 @@
+"""The partitions and how they map onto each other: every mapping written out, none inferred.
+
+Dates are UTC days of a clip's latest capture. There is never a partition a clip: clips live in the
+ledger.
+"""
+
+import os
+from typing import Final
+
+import dagster as dg
+
+from clipfarm_assets.contracts.statuses import STRATEGIES
+
+DATE: Final = "date"
+STRATEGY: Final = "strategy"
+
+START_DATE_VARIABLE: Final = "CLIPFARM_START_DATE"
+DEFAULT_START_DATE: Final = "2026-01-01"
+BACKFILL_VARIABLE: Final = "CLIPFARM_BACKFILL"
+
+# The offset makes today a partition: clips captured this morning needn't wait for midnight.
+dates = dg.DailyPartitionsDefinition(
+    start_date=os.environ.get(START_DATE_VARIABLE) or DEFAULT_START_DATE, end_offset=1
+)
+strategies = dg.StaticPartitionsDefinition(list(STRATEGIES))
+dates_by_strategy = dg.MultiPartitionsDefinition({DATE: dates, STRATEGY: strategies})
+
+same_date = dg.IdentityPartitionMapping()
+date_of = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name=DATE)
+strategy_of = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name=STRATEGY)
+all_dates = dg.AllPartitionMapping()
+
+
+def backfill_policy() -> dg.BackfillPolicy:
+    """How a backfill over several partitions runs.
+
+    ``CLIPFARM_BACKFILL=range`` (the default) makes one run of a range, which loads each model once;
+    ``per_partition`` makes one run a partition, which many workers can share.
+
+    Raises:
+        ValueError: Another value.
+    """
+    choice = os.environ.get(BACKFILL_VARIABLE) or "range"
+    if choice == "range":
+        return dg.BackfillPolicy.single_run()
+    if choice == "per_partition":
+        return dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
+    msg = f"{BACKFILL_VARIABLE} must be 'range' or 'per_partition': found {choice!r}"
+    raise ValueError(msg)
+
+
+def by_strategy(keys: list[str]) -> dict[str, list[str]]:
+    """Date x strategy keys as strategy -> dates, both in the order given."""
+    out: dict[str, list[str]] = {}
+    for key in keys:
+        parts = dates_by_strategy.get_partition_key_from_str(key).keys_by_dimension
+        out.setdefault(parts[STRATEGY], []).append(parts[DATE])
+    return out
+
+
+def key_of(date: str, strategy: str) -> str:
+    """The date x strategy key of two single keys."""
+    return str(dg.MultiPartitionKey({DATE: date, STRATEGY: strategy}))

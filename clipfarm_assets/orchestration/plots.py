@@ -1,0 +1,54 @@
+"""Plots of a date's embeddings, as PNG bytes and as markdown for the UI."""
+
+import base64
+import io
+from collections.abc import Sequence
+
+import dagster as dg
+import numpy as np
+from numpy.typing import NDArray
+
+
+def principal_plane(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Project rows ``(N, D)`` onto their first two principal axes, ``(N, 2)``.
+
+    The sign of an axis is fixed so that its largest loading is positive: the same vectors give the
+    same picture.
+    """
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    if len(vectors) < 2:
+        return np.zeros((len(vectors), 2))
+    _, _, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:2]
+    signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
+    plane = centred @ (axes * signs[:, None]).T
+    return np.pad(plane, ((0, 0), (0, 2 - plane.shape[1])))
+
+
+def embedding_map(vectors: NDArray[np.float32], labels: Sequence[str], title: str) -> bytes:
+    """A norm histogram beside a 2-D map of the vectors, coloured by label; PNG bytes."""
+    # Figure and canvas directly: pyplot would keep global state and pick a GUI backend.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    norms, plane = figure.subplots(1, 2, width_ratios=(1, 2))
+    norms.hist(np.linalg.norm(vectors.astype(np.float64), axis=1) - 1.0, bins=20)
+    norms.set(xlabel="L2 norm - 1", ylabel="clips", title="norms")
+    norms.ticklabel_format(axis="x", scilimits=(-2, 2))
+    points = principal_plane(vectors)
+    for label in sorted(set(labels)):
+        mask = np.array([found == label for found in labels])
+        plane.scatter(points[mask, 0], points[mask, 1], s=14, label=label or "(none)")
+    plane.set(xlabel="1st principal axis", ylabel="2nd", title=title)
+    if len(set(labels)) <= 8:
+        plane.legend(fontsize=7, title="query", title_fontsize=7)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def inline_png(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
+    """A PNG as markdown that the UI shows in place."""
+    return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})")

@@ -1,0 +1,121 @@
+"""The resources that assets ask for: a deployment, and encoders for it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import dagster as dg
+from dagster_aws.s3 import S3Resource
+from pydantic import Field
+
+from clipfarm_assets.contracts.statuses import Modality
+from clipfarm_assets.encoders.config import EncoderConfig
+from clipfarm_assets.encoders.models_lock import ModelsLock
+from clipfarm_assets.ledger.ledger import Ledger
+from clipfarm_assets.pipelines.deployment import Deployment
+from clipfarm_assets.storage.layout import Layout
+from clipfarm_assets.storage.objects import ObjectStore, S3Settings
+
+if TYPE_CHECKING:
+    from clipfarm_assets.encoders.base import EmbeddingVersion, Encoder
+
+
+class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Where the data is and where its state is kept."""
+
+    store: str = Field(description="Folder, or s3://bucket[/prefix].")
+    ledger: str = Field(description="SQLAlchemy URL of the ledger: sqlite:///… or postgresql://….")
+    prefix: str = Field(default="clipfarm", description="First part of every key.")
+    metadata_key: str = Field(
+        default="metadata/shorts_metadata_horizon.csv",
+        description="Key of the metadata CSV, relative to the prefix.",
+    )
+    s3: dg.ResourceDependency[S3Resource]
+
+    @property
+    def layout(self) -> Layout:
+        """The keys of this deployment."""
+        return Layout(prefix=self.prefix, metadata_key=self.metadata_key)
+
+    def open_store(self) -> ObjectStore:
+        """The object store."""
+        return ObjectStore.open(self.store, s3_settings(self.s3))
+
+    @contextmanager
+    def open(self) -> Iterator[Deployment]:
+        """The deployment, for the time of one step.
+
+        Raises:
+            StoreUnavailable: The S3 server ignores conditional writes, and would lose data.
+        """
+        store = self.open_store()
+        if self.store.startswith("s3://"):
+            _prove(store.url, store)
+        with Ledger.open(self.ledger, store.url) as ledger:
+            yield Deployment(store, self.layout, ledger)
+
+
+_PROVED: set[str] = set()
+
+
+def _prove(url: str, store: ObjectStore) -> None:
+    """Once a process: that the server refuses a write whose condition doesn't hold."""
+    if url not in _PROVED:
+        store.check_conditional_writes()
+        _PROVED.add(url)
+
+
+def s3_settings(s3: S3Resource) -> S3Settings:
+    """Our S3 settings from dagster-aws's, so that a deployment configures S3 once for both.
+
+    Raises:
+        ValueError: A setting contradicts another.
+    """
+    return S3Settings(
+        endpoint_url=s3.endpoint_url,
+        region_name=s3.region_name,
+        access_key_id=s3.aws_access_key_id,
+        secret_access_key=s3.aws_secret_access_key,
+        session_token=s3.aws_session_token,
+        profile_name=s3.profile_name,
+        retries=s3.max_attempts,
+        unsigned=s3.use_unsigned_session,
+        verify=s3.verify is not False,
+    )
+
+
+class EncodersResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Opens encoders by modality and configuration."""
+
+    profile: Literal["pretrained", "demo"] = Field(
+        default="pretrained",
+        description="pretrained: the models of the contract. demo: small seeded stand-ins.",
+    )
+    cache_dir: str = Field(description="Where stand-in models are kept.")
+
+    def known_version(
+        self, modality: Modality, config: EncoderConfig, models_lock: ModelsLock
+    ) -> "EmbeddingVersion | None":
+        """The version `open` would give, if it is on record; loads no model."""
+        from clipfarm_assets.encoders.open import known_version
+
+        return known_version(
+            modality,
+            config,
+            profile=self.profile,
+            cache_dir=Path(self.cache_dir),
+            models_lock=models_lock,
+        )
+
+    def open(self, modality: Modality, config: EncoderConfig, models_lock: ModelsLock) -> "Encoder":
+        """Load the modality's encoder; its model is recorded in, and held to, the models lock."""
+        from clipfarm_assets.encoders.open import open_encoder
+
+        return open_encoder(
+            modality,
+            config,
+            profile=self.profile,
+            cache_dir=Path(self.cache_dir),
+            models_lock=models_lock,
+        )

@@ -1,0 +1,175 @@
+"""Runs of the real definitions on small stores, with encoders that cost nothing.
+
+The encoder here is a hash of the raw bytes: it follows the protocol and keeps its promises (same
+bytes, same vector), and knows no media. The real encoders have tests of their own, and the demo
+runs with them.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+from dagster_aws.s3 import S3Resource
+
+from clipfarm_assets.contracts import statuses
+from clipfarm_assets.contracts.horizon_csv import source_hash
+from clipfarm_assets.definitions import definitions
+from clipfarm_assets.encoders.base import EmbeddingVersion, Encoded, MediaError
+from clipfarm_assets.ledger.ledger import Ledger
+from clipfarm_assets.orchestration.io_managers import ParquetByPartition
+from clipfarm_assets.orchestration.resources import DeploymentResource, EncodersResource
+from clipfarm_assets.pipelines.deployment import Deployment
+from clipfarm_assets.storage.layout import Layout
+from clipfarm_assets.storage.objects import ObjectStore
+
+DIM = 8
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+OPENED: list[str] = []
+
+
+class HashEncoder:
+    """Unit vectors from the sha256 of raw bytes and title."""
+
+    is_stand_in = False
+
+    def __init__(self, modality, revision="r1"):
+        self.version = EmbeddingVersion(modality, "hash", revision, "0" * 64, "hash-1", {}, DIM)
+
+    def prepare(self, source, deadline):
+        if source.raw.startswith(b"corrupt"):
+            msg = "corrupt on purpose"
+            raise MediaError(msg)
+        return self.version.modality.encode() + source.raw + source.metadata["title"].encode()
+
+    def encode(self, prepared):
+        out = []
+        for data in prepared:
+            seed = int.from_bytes(hashlib.sha256(data).digest()[:8], "little")
+            vector = np.random.default_rng(seed).normal(size=DIM).astype(np.float32)
+            out.append(Encoded(vector / np.linalg.norm(vector)))
+        return out
+
+
+class HashEncoders(EncodersResource):
+    """Opens hash encoders, and remembers that it did."""
+
+    revision: str = "r1"
+
+    def known_version(self, modality, config, models_lock):
+        version = HashEncoder(modality, self.revision).version
+        return models_lock.version(version.id)
+
+    def open(self, modality, config, models_lock):
+        OPENED.append(modality)
+        return HashEncoder(modality, self.revision)
+
+
+@dataclass
+class Bench:
+    """A folder store with its ledger and the definitions over it."""
+
+    root: Path
+    revision: str = "r1"
+
+    @property
+    def store(self):
+        return ObjectStore.open(str(self.root / "store"))
+
+    @property
+    def layout(self):
+        return Layout()
+
+    def resource(self):
+        return DeploymentResource(
+            store=str(self.root / "store"),
+            ledger=f"sqlite:///{self.root / 'ledger.sqlite'}",
+            s3=S3Resource(),
+        )
+
+    def defs(self):
+        deployment = self.resource()
+        return definitions(
+            {
+                "s3": S3Resource(),
+                "deployment": deployment,
+                "encoders": HashEncoders(cache_dir=str(self.root), revision=self.revision),
+                "parquet_by_partition": ParquetByPartition(deployment=deployment),
+            }
+        )
+
+    def deployment(self):
+        return Deployment(
+            self.store,
+            self.layout,
+            Ledger.open(f"sqlite:///{self.root / 'ledger.sqlite'}", self.store.url),
+        )
+
+    def run(self, instance, job, key=None, *, span=None, config=None, check=True, selection=None):
+        """One run of a job for one partition or a span of them, in this process."""
+        tags = {}
+        if span:
+            tags = {
+                "dagster/asset_partition_range_start": span[0],
+                "dagster/asset_partition_range_end": span[1],
+            }
+        return (
+            self.defs()
+            .resolve_job_def(job)
+            .execute_in_process(
+                instance=instance,
+                partition_key=key,
+                tags=tags,
+                run_config={**_QUIET, **(config or {})},
+                raise_on_error=check,
+                asset_selection=selection,
+            )
+        )
+
+    def everything(self, instance, first="2026-02-05", last="2026-02-07"):
+        """The whole pipeline over a range of dates."""
+        self.run(instance, "clips_daily", span=(first, last))
+        self.run(instance, "clips_lock", span=("concat", "max_pool"))
+        self.run(instance, "clips_fuse", span=(f"{first}|concat", f"{last}|max_pool"))
+        self.run(instance, "clips_publish", span=("concat", "max_pool"))
+
+    def add_clips(self, *clips):
+        """Write raw objects and the CSV: ``(video_id, date)`` each."""
+        lines = ["video_id,url,captured_at,title,description,query"]
+        for video_id, date in clips:
+            url = f"https://youtu.be/{video_id}"
+            lines.append(f"{video_id},{url},{date}T10:00:00+00:00,title of {video_id},,shorts")
+            for modality in statuses.MODALITIES:
+                raw = json.dumps({"transcript": f"words of {video_id}"}).encode()
+                self.store.put(self.layout.raw(modality, video_id), raw)
+        self.store.put(self.layout.metadata(), "\n".join([*lines, ""]).encode())
+
+
+def hash_of(video_id):
+    return source_hash(f"https://youtu.be/{video_id}")
+
+
+def materialised(instance, name):
+    """Partition -> metadata of the last materialisation."""
+    records = instance.fetch_materializations(dg.AssetKey(["clips", name]), limit=1000).records
+    out = {}
+    for record in reversed(records):
+        out[record.partition_key] = record.asset_materialization.metadata
+    return out
+
+
+def check_results(instance, asset, check):
+    """Partition -> (passed, metadata) of the last evaluation."""
+    key = dg.AssetCheckKey(dg.AssetKey(["clips", asset]), check)
+    records = instance.event_log_storage.get_asset_check_execution_history(key, limit=1000)
+    out = {}
+    for record in reversed(records):
+        if record.event is None or record.event.dagster_event is None:
+            continue
+        evaluation = record.event.dagster_event.event_specific_data
+        if not hasattr(evaluation, "passed"):
+            continue  # planned, and never reached
+        out[evaluation.partition] = (evaluation.passed, evaluation.metadata)
+    return out

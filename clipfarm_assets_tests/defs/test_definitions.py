@@ -1,0 +1,204 @@
+"""What the code location shows: a change here is a change of what users and their schedules see."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+
+from clipfarm_assets.definitions import defs
+from clipfarm_assets.orchestration import partitions
+
+HEAVY = ("torch", "transformers", "sentence_transformers", "librosa", "sklearn", "matplotlib")
+
+ASSETS = {
+    "clips/audio_embeddings": "date",
+    "clips/clip_index": "date",
+    "clips/embedding_manifest": "date",
+    "clips/fused_manifest": "strategy",
+    "clips/fused_shards": "date|strategy",
+    "clips/metadata_horizon": "none",
+    "clips/schema_lock": "strategy",
+    "clips/text_embeddings": "date",
+    "clips/video_embeddings": "date",
+}
+CHECKS = {
+    "clips/audio_embeddings:embeddings_valid": ("date", True),
+    "clips/embedding_manifest:index_rows_have_status": ("date", False),
+    "clips/fused_manifest:manifest_unique": ("strategy", False),
+    "clips/fused_manifest:placeholders_approved": ("strategy", False),
+    "clips/fused_manifest:pointers_resolve": ("strategy", True),
+    "clips/fused_manifest:required_modalities_present": ("strategy", False),
+    "clips/fused_shards:lock_matches_shards": ("date|strategy", True),
+    "clips/text_embeddings:embeddings_valid": ("date", True),
+    "clips/video_embeddings:embeddings_valid": ("date", True),
+}
+DEPENDENCIES = {
+    "clips/audio_embeddings": {"clips/clip_index"},
+    "clips/clip_index": {"clips/metadata_horizon"},
+    "clips/embedding_manifest": {
+        "clips/audio_embeddings",
+        "clips/clip_index",
+        "clips/text_embeddings",
+        "clips/video_embeddings",
+    },
+    "clips/fused_manifest": {"clips/fused_shards"},
+    "clips/fused_shards": {
+        "clips/audio_embeddings",
+        "clips/clip_index",
+        "clips/schema_lock",
+        "clips/text_embeddings",
+        "clips/video_embeddings",
+    },
+    "clips/metadata_horizon": set(),
+    "clips/schema_lock": {
+        "clips/audio_embeddings",
+        "clips/text_embeddings",
+        "clips/video_embeddings",
+    },
+    "clips/text_embeddings": {"clips/clip_index"},
+    "clips/video_embeddings": {"clips/clip_index"},
+}
+JOBS = {"clips_daily", "clips_fuse", "clips_lock", "clips_observe", "clips_publish"}
+
+
+def kind(partitions_def):
+    if partitions_def is None:
+        return "none"
+    if partitions_def == partitions.dates:
+        return "date"
+    if partitions_def == partitions.strategies:
+        return "strategy"
+    assert partitions_def == partitions.dates_by_strategy
+    return "date|strategy"
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return defs.resolve_asset_graph()
+
+
+def test_assets_and_their_partitions(graph):
+    found = {
+        key.to_user_string(): kind(graph.get(key).partitions_def)
+        for key in graph.get_all_asset_keys()
+    }
+    assert found == ASSETS
+
+
+def test_dependencies(graph):
+    found = {
+        key.to_user_string(): {parent.to_user_string() for parent in graph.get(key).parent_keys}
+        for key in graph.get_all_asset_keys()
+    }
+    assert found == DEPENDENCIES
+
+
+def test_checks_are_partitioned_like_their_assets_and_block_where_they_must():
+    found = {
+        f"{spec.asset_key.to_user_string()}:{spec.name}": (kind(spec.partitions_def), spec.blocking)
+        for check in defs.asset_checks
+        for spec in check.check_specs
+    }
+    assert found == CHECKS
+
+
+def test_jobs_schedule_and_sensor():
+    repository = defs.get_repository_def()
+    assert {n for n in repository.job_names if not n.startswith("__")} == JOBS
+    assert [s.name for s in repository.schedule_defs] == ["clips_nightly"]
+    assert [s.name for s in repository.sensor_defs] == ["clips_automation"]
+
+
+def test_every_asset_says_what_it_is(graph):
+    for key in graph.get_all_asset_keys():
+        node = graph.get(key)
+        assert node.group_name == "clips"
+        assert node.description
+        assert node.owners == ["team:clipfarm"], key
+        assert node.kinds, key
+        assert node.code_version, key
+        assert {"writes", "reads"} & set(node.metadata), key
+
+
+def test_encoders_share_a_pool(graph):
+    for modality in ("video", "audio", "text"):
+        assert graph.get(dg.AssetKey(["clips", f"{modality}_embeddings"])).pools == {"encoders"}
+
+
+@pytest.mark.parametrize(
+    ("asset", "upstream", "key", "expected"),
+    [
+        ("fused_shards", "video_embeddings", "2026-02-05|concat", {"2026-02-05"}),
+        ("fused_shards", "clip_index", "2026-02-06|max_pool", {"2026-02-06"}),
+        ("fused_shards", "schema_lock", "2026-02-06|max_pool", {"max_pool"}),
+        ("embedding_manifest", "text_embeddings", "2026-02-07", {"2026-02-07"}),
+    ],
+)
+def test_partition_mappings(graph, asset, upstream, key, expected):
+    asset_key, upstream_key = dg.AssetKey(["clips", asset]), dg.AssetKey(["clips", upstream])
+    mapping = graph.get_partition_mapping(asset_key, upstream_key)
+    definition = graph.get(asset_key).partitions_def
+    subset = definition.subset_with_partition_keys([key])
+    found = mapping.get_upstream_mapped_partitions_result_for_partitions(
+        subset, definition, graph.get(upstream_key).partitions_def
+    )
+    assert set(found.partitions_subset.get_partition_keys()) == expected
+
+
+def test_the_manifest_folds_all_dates_of_its_strategy(graph):
+    key, upstream = dg.AssetKey(["clips", "fused_manifest"]), dg.AssetKey(["clips", "fused_shards"])
+    mapping = graph.get_partition_mapping(key, upstream)
+    found = mapping.get_upstream_mapped_partitions_result_for_partitions(
+        partitions.strategies.subset_with_partition_keys(["concat"]),
+        partitions.strategies,
+        partitions.dates_by_strategy,
+    ).partitions_subset.get_partition_keys()
+    assert {"2026-02-05|concat", "2026-02-06|concat"} <= set(found)
+    assert {key.split("|")[1] for key in found} == {"concat"}
+
+
+def test_the_nightly_run_covers_the_last_days_in_one_run():
+    moment = datetime(2026, 2, 10, 2, 15, tzinfo=UTC)
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_schedule_context(
+            instance=instance,
+            scheduled_execution_time=moment,
+            repository_def=defs.get_repository_def(),
+        )
+        tick = defs.resolve_schedule_def("clips_nightly").evaluate_tick(context)
+    (request,) = tick.run_requests
+    assert request.tags["dagster/asset_partition_range_start"] == "2026-02-03"
+    assert request.tags["dagster/asset_partition_range_end"] == "2026-02-10"
+
+
+def test_loading_the_definitions_loads_no_model_library():
+    code = (
+        "import sys, clipfarm_assets.definitions\n"
+        f"print([m for m in {HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("CLIPFARM_ENCODERS", "tiny", "pretrained, demo"),
+        ("CLIPFARM_BACKFILL", "all", "'range' or 'per_partition'"),
+    ],
+)
+def test_a_wrong_variable_names_the_choices(monkeypatch, name, value, says):
+    from clipfarm_assets.defs.resources import resources_from
+
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=name) as caught:
+        resources_from() if name == "CLIPFARM_ENCODERS" else partitions.backfill_policy()
+    assert says in str(caught.value)
+
+
+def test_backfills_can_run_a_partition_each(monkeypatch):
+    assert partitions.backfill_policy().max_partitions_per_run is None
+    monkeypatch.setenv("CLIPFARM_BACKFILL", "per_partition")
+    assert partitions.backfill_policy().max_partitions_per_run == 1

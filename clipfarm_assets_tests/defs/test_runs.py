@@ -1,0 +1,226 @@
+"""Runs of the definitions: one date, a range of dates, broken data, migration."""
+
+from dataclasses import replace
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+
+from clipfarm_assets.contracts import statuses
+from clipfarm_assets.contracts.fused_shard import FusedShard
+from clipfarm_assets.contracts.schema_lock import LockMismatch
+from clipfarm_assets.pipelines.manifest import DanglingPointer
+from clipfarm_assets.storage.npy import vector_to_npy
+from clipfarm_assets.storage.tables import parquet_to_table
+from clipfarm_assets_tests.defs import kit
+from clipfarm_assets_tests.defs.kit import check_results, materialised
+
+DATES = ("2026-02-05", "2026-02-06", "2026-02-07")
+DATED = ("clip_index", "video_embeddings", "audio_embeddings", "text_embeddings")
+
+
+def objects(bench):
+    """Everything in the store but published state, which holds times."""
+    keys = [info.key for info in bench.store.list("clipfarm/")]
+    return {
+        key: bench.store.get(key)
+        for key in keys
+        if not key.endswith((".sqlite", "schema.json")) and "/manifests/" not in key
+    }
+
+
+def test_a_range_in_one_run_equals_a_run_a_date(tmp_path, bench):
+    other = kit.Bench(tmp_path / "other")
+    other.add_clips(
+        *((f"clip5-{i}", "2026-02-05") for i in range(4)),
+        *((f"clip6-{i}", "2026-02-06") for i in range(3)),
+        *((f"clip7-{i}", "2026-02-07") for i in range(2)),
+    )
+    with dg.DagsterInstance.ephemeral() as ranged, dg.DagsterInstance.ephemeral() as single:
+        bench.everything(ranged)
+        assert sorted(kit.OPENED) == ["audio", "text", "video"], "each model once for the range"
+        for date in DATES:
+            other.run(single, "clips_daily", date)
+        for strategy in statuses.STRATEGIES:
+            other.run(single, "clips_lock", strategy)
+            for date in DATES:
+                other.run(single, "clips_fuse", f"{date}|{strategy}")
+            other.run(single, "clips_publish", strategy)
+        assert objects(bench) == objects(other)
+        for name in (*DATED, "embedding_manifest"):
+            of_range, of_single = materialised(ranged, name), materialised(single, name)
+            assert set(of_range) == set(of_single) == set(DATES)
+            for date in DATES:
+                assert set(of_range[date]) == set(of_single[date])
+        for modality in statuses.MODALITIES:
+            asset = f"{modality}_embeddings"
+            results = check_results(ranged, asset, "embeddings_valid")
+            assert {results[date][0] for date in DATES} == {True}
+            examined = {date: results[date][1]["examined"].value for date in DATES}
+            assert examined == {"2026-02-05": 4, "2026-02-06": 3, "2026-02-07": 2}
+            assert check_results(single, asset, "embeddings_valid").keys() == set(DATES)
+        shards = check_results(ranged, "fused_shards", "lock_matches_shards")
+        assert {f"{d}|{s}" for d in DATES for s in statuses.STRATEGIES} <= shards.keys()
+        for name in ("pointers_resolve", "manifest_unique"):
+            results = check_results(ranged, "fused_manifest", name)
+            assert {results[s][1]["examined"].value for s in statuses.STRATEGIES} == {9}
+
+
+def test_metadata_counts_each_date_by_itself(bench, instance):
+    bench.store.put(bench.layout.raw("video", "clip6-1"), b"corrupt")
+    bench.store.delete(bench.layout.raw("video", "clip5-0"))
+    bench.everything(instance)
+    by_date = materialised(instance, "video_embeddings")
+    assert by_date["2026-02-05"]["status/success"].value == 3
+    assert by_date["2026-02-05"]["status/missing_raw_object"].value == 1
+    assert by_date["2026-02-06"]["status/fail"].value == 1
+    samples = by_date["2026-02-06"]["samples"].records
+    assert ("clip6-1", "corrupt on purpose") in {
+        (r.data["video_id"], r.data["why"]) for r in samples
+    }
+    assert by_date["2026-02-07"]["status/success"].value == 2
+    assert "data:image/png;base64," in by_date["2026-02-05"]["map"].md_str
+    assert bench.store.get(by_date["2026-02-05"]["map_file"].value).startswith(b"\x89PNG")
+    fused = materialised(instance, "fused_shards")
+    assert fused["2026-02-05|concat"]["status/missing_required_modality"].value == 1
+    assert fused["2026-02-05|concat"]["status/success_full"].value == 3
+
+
+def test_a_second_run_works_on_nothing_and_loads_no_raw_object(bench, instance):
+    bench.everything(instance)
+    before = objects(bench)
+    for modality in statuses.MODALITIES:
+        for info in list(bench.store.list(f"clipfarm/raw/{modality}/")):
+            bench.store.delete(info.key)
+    kit.OPENED.clear()
+    bench.everything(instance)
+    assert kit.OPENED == [], "nothing to do: no model is loaded"
+    for date in DATES:
+        assert materialised(instance, "video_embeddings")[date]["worked_on"].value == 0
+        assert materialised(instance, "fused_shards")[f"{date}|concat"]["worked_on"].value == 0
+    after = objects(bench)
+    assert {k: v for k, v in before.items() if "/raw/" not in k} == after
+
+
+def test_a_broken_embedding_fails_its_dates_check_and_blocks_the_run(bench, instance):
+    bench.everything(instance)
+    bad = np.full(kit.DIM, np.nan, dtype=np.float32)
+    header_and_data = vector_to_npy(np.ones(kit.DIM, dtype=np.float32))[: -bad.nbytes]
+    key = bench.layout.embedding("audio", "clip6-2")
+    bench.store.put(key, header_and_data + bad.tobytes())
+    result = bench.run(instance, "clips_daily", span=(DATES[0], DATES[-1]), check=False)
+    assert not result.success
+    results = check_results(instance, "audio_embeddings", "embeddings_valid")
+    assert {date: results[date][0] for date in DATES} == dict(
+        zip(DATES, (True, False, True), strict=True)
+    )
+    finding = results["2026-02-06"][1]["first_findings"].records[0].data
+    assert finding["subject"] == key
+    assert "finite" in finding["problem"]
+    started = {e.step_key for e in result.all_events if e.event_type_value == "STEP_START"}
+    assert "clips__audio_embeddings" in started
+    assert "clips__embedding_manifest" not in started
+
+
+def test_an_ungated_embedding_object_that_vanished_is_found(bench, instance):
+    bench.everything(instance)
+    bench.store.delete(bench.layout.embedding("video", "clip7-0"))
+    bench.run(instance, "clips_publish", "concat", check=False)
+    passed, metadata = check_results(instance, "fused_manifest", "required_modalities_present")[
+        "concat"
+    ]
+    assert not passed
+    assert "does not exist" in metadata["first_findings"].records[0].data["problem"]
+
+
+def test_a_dangling_pointer_is_found_and_fails_the_run(bench, instance):
+    bench.everything(instance)
+    key = bench.layout.shard("concat", "2026-02-05", 0)
+    shard = FusedShard.from_npz(bench.store.get(key), key)
+    ids = shard.video_ids[[0, 2, 1, 3]]
+    bench.store.put(key, replace(shard, video_ids=ids).to_npz())
+    result = bench.run(instance, "clips_publish", "concat", check=False)
+    passed, metadata = check_results(instance, "fused_manifest", "pointers_resolve")["concat"]
+    assert not passed
+    assert metadata["examined"].value == 9
+    assert [r.data["problem"] for r in metadata["first_findings"].records] == [
+        "the shard holds 'clip5-2' there",
+        "the shard holds 'clip5-1' there",
+    ]
+    assert not result.success
+
+
+def test_a_pointer_read_back_that_leads_elsewhere_stops_the_update(bench, instance):
+    bench.everything(instance)
+    other = bench.store.get(bench.layout.shard("concat", "2026-02-05", 0))
+    bench.store.put(bench.layout.shard("concat", "2026-02-06", 0), other)
+    with pytest.raises(DanglingPointer, match="clip6-0"):
+        bench.run(instance, "clips_publish", "concat")
+
+
+def test_another_encoder_stops_fusion_until_the_lock_is_migrated(bench, instance):
+    bench.everything(instance)
+    shards = sorted(info.key for info in bench.store.list("clipfarm/fused/concat/shards/"))
+    bench.revision = "r2"
+    bench.run(instance, "clips_daily", span=(DATES[0], DATES[-1]))
+    metadata = materialised(instance, "video_embeddings")["2026-02-05"]
+    assert metadata["delta/version_changed"].value == 4
+    with pytest.raises(
+        LockMismatch, match=r"embedding_versions\.video is locked to .*migrate: true"
+    ):
+        bench.run(instance, "clips_lock", "concat")
+    with pytest.raises(LockMismatch, match="archives the old lock"):
+        bench.run(instance, "clips_fuse", "2026-02-05|concat")
+    assert sorted(info.key for info in bench.store.list("clipfarm/fused/concat/shards/")) == shards
+
+    migrate = {"ops": {"clips__schema_lock": {"config": {"migrate": True}}}}
+    bench.run(instance, "clips_lock", "concat", config=migrate)
+    shown = materialised(instance, "schema_lock")["concat"]
+    assert shown["outcome"].value == "migrated"
+    assert {r.data["field"] for r in shown["diff"].records} == {
+        f"embedding_versions.{m}" for m in statuses.MODALITIES
+    }
+    bench.run(instance, "clips_fuse", span=("2026-02-05|concat", "2026-02-07|concat"), check=True)
+    bench.run(instance, "clips_publish", "concat")
+    layout = bench.layout
+    assert bench.store.exists(layout.schema_lock_archive("concat", 1))
+    assert bench.store.exists(layout.fused_manifest_archive("concat", 1))
+    manifest = pl.DataFrame(parquet_to_table(bench.store.get(layout.fused_manifest("concat"))))
+    assert manifest["fused_key"].unique().sort().to_list() == [
+        layout.shard("concat", date, 1) for date in DATES
+    ]
+    assert check_results(instance, "fused_manifest", "pointers_resolve")["concat"][0]
+
+
+def test_a_wrong_setting_names_the_field_and_the_choices(bench, instance):
+    config = {"ops": {"clips__video_embeddings": {"config": {"pooling": "cls"}}}}
+    with pytest.raises(Exception, match=r"pooling[\s\S]*first_token[\s\S]*mean"):
+        bench.run(instance, "clips_daily", "2026-02-05", config=config)
+
+
+def test_fusing_before_locking_says_what_to_do(bench, instance):
+    bench.run(instance, "clips_daily", "2026-02-05")
+    with pytest.raises(
+        FileNotFoundError, match="materialise clips/schema_lock for partition 'concat'"
+    ):
+        bench.run(instance, "clips_fuse", "2026-02-05|concat")
+
+
+def test_locking_before_embedding_says_what_to_do(bench, instance):
+    with pytest.raises(RuntimeError, match="materialise clips/video_embeddings"):
+        bench.run(instance, "clips_lock", "concat")
+
+
+def test_the_metadata_is_observed_by_content(bench, instance):
+    def observed():
+        bench.run(instance, "clips_observe")
+        record = instance.fetch_observations(dg.AssetKey(["clips", "metadata_horizon"]), 1).records[
+            0
+        ]
+        return record.asset_observation.data_version
+
+    first = observed()
+    assert observed() == first
+    bench.add_clips(("another", "2026-02-05"))
+    assert observed() != first

@@ -1,0 +1,117 @@
+"""``make demo``: a sample store, the pipeline over its three dates, and what became of it.
+
+Runs the jobs of the real definitions on the Dagster instance of ``$DAGSTER_HOME``, so that
+``make ui`` shows the same runs, partitions, checks and numbers. Running it again computes nothing
+twice: it tries the failed clips again and looks whether what was missing has come.
+"""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import dagster as dg
+from dagster import DagsterInstance
+
+from clipfarm_assets.contracts import statuses
+from clipfarm_assets.demo import summary
+from clipfarm_assets.demo.edge_cases import DATES
+from clipfarm_assets.demo.sample_store import make_sample_store
+from clipfarm_assets.orchestration import partitions
+from clipfarm_assets.storage.layout import Layout
+from clipfarm_assets.storage.objects import ObjectStore
+
+Print = Callable[[str], None]
+
+_STRATEGIES: Final = (statuses.STRATEGIES[0], statuses.STRATEGIES[-1])
+
+# The jobs in order, each with the first and the last partition of its range.
+STEPS: Final[tuple[tuple[str, tuple[str, str] | None], ...]] = (
+    ("clips_observe", None),
+    ("clips_daily", (DATES[0], DATES[-1])),
+    ("clips_lock", _STRATEGIES),
+    (
+        "clips_fuse",
+        (
+            partitions.key_of(DATES[0], _STRATEGIES[0]),
+            partitions.key_of(DATES[-1], _STRATEGIES[-1]),
+        ),
+    ),
+    ("clips_publish", _STRATEGIES),
+)
+
+
+def main(say: Print = print) -> int:
+    """Make the store if there is none, run everything, print the result; an exit status."""
+    home, store_url = _required("DAGSTER_HOME"), _required("CLIPFARM_STORE")
+    prepare_home(Path(home))
+    # Not before the environment is known to be set: the definitions read it.
+    from clipfarm_assets.definitions import defs
+    from clipfarm_assets.defs.resources import resources_from
+
+    deployment = resources_from()["deployment"]
+    make_store(deployment.open_store(), deployment.layout, say)
+    seconds: dict[str, float] = {}
+    with DagsterInstance.get() as instance:
+        for job, partition_range in STEPS:
+            say(f"\n== {job} {' to '.join(partition_range or ())}".rstrip())
+            started = time.perf_counter()
+            run_job(defs, instance, job, partition_range)
+            seconds[job] = time.perf_counter() - started
+    with deployment.open() as opened:
+        text, as_expected = summary.of(opened, DATES, seconds)
+    say(f"\n{text}")
+    say(f"\nStore    {store_url}\nDagster  {home}\nLook at it: make ui, then http://localhost:3000")
+    return 0 if as_expected else 1
+
+
+def prepare_home(home: Path) -> None:
+    """Make the instance's folder and give it this project's settings, unless it has its own."""
+    home.mkdir(parents=True, exist_ok=True)
+    settings = Path(__file__).parents[2] / "dagster.yaml"
+    if settings.exists() and not (home / "dagster.yaml").exists():
+        shutil.copy(settings, home / "dagster.yaml")
+
+
+def make_store(store: ObjectStore, layout: Layout, say: Print) -> None:
+    """Encode the sample, unless the store has a metadata CSV already."""
+    if store.exists(layout.metadata()):
+        say(f"{layout.metadata()} is there: working on the store as it is")
+        return
+
+    def progress(done: int, total: int, what: str) -> None:
+        if done % 10 == 0 or done == total:
+            say(f"sample store: {done}/{total}  {what}")
+
+    report = make_sample_store(store, layout, progress=progress)
+    kinds = ", ".join(f"{n} {kind}" for kind, n in report.objects.items())
+    say(f"sample store: {kinds}; {report.csv_rows} CSV rows; {report.bytes / 1e6:.1f} MB")
+
+
+def run_job(
+    defs: dg.Definitions,
+    instance: DagsterInstance,
+    name: str,
+    partition_range: tuple[str, str] | None,
+) -> None:
+    """Run a job in this process over a range of its partitions; raises what a step raises."""
+    tags = {}
+    if partition_range:
+        first, last = partition_range
+        tags = {
+            "dagster/asset_partition_range_start": first,
+            "dagster/asset_partition_range_end": last,
+        }
+    defs.resolve_job_def(name).execute_in_process(
+        instance=instance, tags=tags, run_config={"loggers": {"console": {"config": {}}}}
+    )
+
+
+def _required(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        sys.exit(f"{name} is not set: run `make demo`, which sets it, or name a folder yourself")
+    return value

@@ -1,0 +1,92 @@
+"""What the demo prints at its end: everything a person would ask first, as tables."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+from tabulate import tabulate
+
+from clipfarm_assets.contracts import statuses
+from clipfarm_assets.demo.edge_cases import EDGE_CASES
+from clipfarm_assets.ledger.schema import Item
+from clipfarm_assets.pipelines.deployment import Deployment
+from clipfarm_assets.pipelines.lock import load_lock
+from clipfarm_assets.pipelines.manifest import load_manifest
+
+
+def of(
+    deployment: Deployment, dates: Sequence[str], seconds: Mapping[str, float]
+) -> tuple[str, bool]:
+    """The summary, and whether every edge case became what it should.
+
+    Args:
+        deployment: The demo's.
+        dates: Its dates.
+        seconds: Time by job.
+    """
+    stages = [statuses.embedding_stage(m) for m in statuses.MODALITIES]
+    stages += [statuses.fusion_stage(s) for s in statuses.STRATEGIES]
+    states = {stage: deployment.ledger.rows(stage) for stage in stages}
+    cases, as_expected = _edge_cases(states)
+    parts = [
+        "Items by stage and status\n" + _statuses(states),
+        "Edge cases: found statuses\n" + cases,
+        "Fused\n" + _fused(deployment),
+        "Seconds a job\n" + _table([[job, f"{s:.1f}"] for job, s in seconds.items()], ["job", "s"]),
+        f"Dates {dates[0]} to {dates[-1]}",
+    ]
+    return "\n\n".join(parts), as_expected
+
+
+def _statuses(states: Mapping[str, Mapping[str, Item]]) -> str:
+    rows = [
+        [stage, status, n]
+        for stage, items in states.items()
+        for status, n in sorted(Counter(item.status for item in items.values()).items())
+    ]
+    return _table(rows, ["stage", "status", "clips"])
+
+
+def _edge_cases(states: Mapping[str, Mapping[str, Item]]) -> tuple[str, bool]:
+    rows, as_expected = [], True
+    for case in EDGE_CASES:
+        expected = [case.expected.embedding[m] for m in statuses.MODALITIES]
+        expected.append(case.expected.fusion)
+        stages = [statuses.embedding_stage(m) for m in statuses.MODALITIES]
+        stages.append(statuses.fusion_stage(statuses.STRATEGIES[0]))
+        found = [
+            item.status if (item := states[stage].get(case.video_id)) else "(no row)"
+            for stage in stages
+        ]
+        # A demo run often enough uses up the retries: terminal then, and still the same failure.
+        same = [s.removesuffix("_terminal") for s in found] == expected
+        as_expected &= same
+        verdict = "" if same else f"expected {', '.join(expected)}"
+        rows.append([case.name, *found, verdict])
+    return _table(rows, ["case", *statuses.MODALITIES, "fusion", "differs"]), as_expected
+
+
+def _fused(deployment: Deployment) -> str:
+    rows = []
+    for strategy in statuses.STRATEGIES:
+        lock = load_lock(deployment, strategy)
+        manifest = load_manifest(deployment, strategy)
+        placeholders = pl.DataFrame(manifest.rows).filter(pl.col("text_present") == 0).height
+        rows.append(
+            [
+                strategy,
+                len(manifest.shards),
+                manifest.rows.num_rows,
+                placeholders,
+                lock.fused_dim,
+                lock.lock_version,
+                " ".join(lock.embedding_versions[m] for m in statuses.MODALITIES),
+            ]
+        )
+    head = ["strategy", "shards", "manifest rows", "placeholders", "dim", "lock", "versions"]
+    return _table(rows, head)
+
+
+def _table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> str:
+    table: str = tabulate(rows, head, disable_numparse=True)
+    return table

@@ -36,7 +36,10 @@ COLUMNS: Final = tuple(SCHEMA.names)
 
 KEY: Final = ("video_id", "source_hash")
 _POINTER: Final = (*KEY, "fusion_strategy", "fused_dim", "fused_key", "shard_idx", "shard_n")
-_ORDER: Final = (*KEY, "captured_at", "fused_key")
+# The contract's order, with `text_present` before `fused_key`: an older deployment's shards lie
+# under the day of the run, which may be later than the day of capture that ours lie under, and a
+# placeholder must not win over the full row that replaced it.
+_ORDER: Final = (*KEY, "captured_at", "text_present", "fused_key")
 
 # Keys of the parquet file's own metadata. An older deployment's file has neither.
 LOCK_VERSION_KEY: Final = "clipfarm.lock_version"
@@ -105,9 +108,9 @@ class FusedManifest:
     def merged(self, new: Sequence[pa.Table], shard_keys: Collection[str]) -> "FusedManifest":
         """The manifest with the rows of more shards.
 
-        Rule: concatenate old and new, sort by (video_id, source_hash, captured_at, fused_key), keep
-        the last row of each (video_id, source_hash). So it doesn't matter in which order, or how
-        often, shards are merged.
+        Rule: concatenate old and new, sort by (video_id, source_hash, captured_at, text_present,
+        fused_key), keep the last row of each (video_id, source_hash). So it doesn't matter in which
+        order, or how often, shards are merged.
         """
         everything = pl.concat([_frame(self.rows), *(_frame(table.cast(SCHEMA)) for table in new)])
         kept = everything.sort(_ORDER, nulls_last=False, maintain_order=True).unique(

@@ -16,6 +16,9 @@ from typing import Any, Final, Protocol, cast, get_args
 from clipfarm_assets.contracts.statuses import Modality
 from clipfarm_assets.encoders.base import EmbeddingVersion, ModelMismatch
 
+STAND_IN_NAME: Final = "stand-in"
+"""Part of the name of every model whose seeded weights stand in for trained ones."""
+
 _PARTS: Final = ("models", "versions", "adopted")
 _MODEL_FIELDS: Final = frozenset({"revision", "weights_sha256"})
 _VERSION_FIELD_TYPES: Final[Mapping[str, type]] = {
@@ -104,6 +107,23 @@ class ModelsLock:
         self._change(
             lambda content: replace(content, versions={**content.versions, version.id: version})
         )
+
+    def admit(self, version: EmbeddingVersion, *, is_stand_in: bool) -> None:
+        """Record a version before its first vector.
+
+        Raises:
+            ModelMismatch: It is a stand-in's, and real models have made vectors of its modality
+                here, which its own would replace.
+        """
+        for other in self.versions().values() if is_stand_in else ():
+            if other.modality == version.modality and STAND_IN_NAME not in other.model_name:
+                msg = (
+                    f"the store has {version.modality} vectors of {other.model_name}, and a "
+                    f"stand-in model ({version.model_name}) must not replace them: set "
+                    "CLIPFARM_ENCODERS=pretrained, or use another store for the demo"
+                )
+                raise ModelMismatch(msg)
+        self.record_version(version)
 
     def adopted(self) -> dict[Modality, str]:
         """Modality to version id: what vectors of an older deployment are taken to be."""

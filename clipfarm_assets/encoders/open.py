@@ -63,6 +63,8 @@ def open_encoder(
 ) -> Encoder:
     """Resolve the model, verify and record it in the models lock, load it.
 
+    Its version is the caller's to `ModelsLock.admit`, when vectors are about to be made.
+
     Opening is what costs (imports, download, weights): do it once a process.
 
     Args:
@@ -94,6 +96,4 @@ def open_encoder(
     else:
         msg = f"expected the settings of a {modality} encoder, found {type(config).__name__}"
         raise TypeError(msg)
-    if models_lock is not None:
-        models_lock.record_version(encoder.version)
     return encoder

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -34,6 +34,13 @@ from clipfarm_assets.pipelines.flow import batched, ordered_map
 from clipfarm_assets.pipelines.progress import Progress, Say, silent
 from clipfarm_assets.pipelines.report import StageReport
 from clipfarm_assets.storage.npy import vector_to_npy
+
+# So many items that fail together, and not by their media, are no coincidence.
+_BROKEN_AFTER: Final = 3
+
+
+class EncoderBroken(RuntimeError):  # noqa: N818
+    """The encoder fails on everything: a structural fault, which must not use up retries."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +103,23 @@ class EncoderOnDemand:
         return self._version
 
     def __call__(self) -> Encoder:
-        """The encoder; its version is recorded in the models lock before its first vector."""
+        """The encoder; its version is recorded in the models lock before its first vector.
+
+        Raises:
+            ModelMismatch: It is of another version than was known of it, or a stand-in that would
+                replace real vectors.
+        """
         if self._encoder is None:
             encoder = self._open()
-            self._deployment.models_lock().record_version(encoder.version)
+            if self._version is not None and self._version != encoder.version:
+                # The delta was made for the known one: its vectors would look outdated forever.
+                msg = (
+                    f"expected the encoder to be of the recorded version {self._version.id}, "
+                    f"found {encoder.version.id}: its model or parameters changed during the run; "
+                    "run again"
+                )
+                raise ModelMismatch(msg)
+            self._deployment.models_lock().admit(encoder.version, is_stand_in=encoder.is_stand_in)
             self._encoder = encoder
         return self._encoder
 
@@ -258,30 +278,40 @@ class EmbeddingStage:
     def _encode(
         self, batch: Sequence[_Ready], encoder: Encoder
     ) -> Iterator[tuple[str, Encoded | _Ready]]:
-        """The model over a batch; if it raises, one at a time, so that only the culprit fails."""
+        """The model over a batch; if it raises, one at a time, so that only the culprit fails.
+
+        Raises:
+            EncoderBroken: It fails on every one of several items for no fault of theirs.
+        """
         if not batch:
             return
+        encoded: list[Encoded | Exception] = []
         try:
-            encoded = encoder.encode([ready.prepared for ready in batch])
-        except Exception as error:  # noqa: BLE001 - found out one at a time below
-            if len(batch) == 1:
-                ready = batch[0]
-                yield (
-                    ready.clip.video_id,
-                    _Ready(ready.clip, status=statuses.FAIL, why=_sentence(error)),
+            encoded.extend(encoder.encode([ready.prepared for ready in batch]))
+        except Exception:  # noqa: BLE001 - found out one at a time
+            encoded = [self._encode_one(ready, encoder) for ready in batch]
+            unexpected = [one for one in encoded if isinstance(one, Exception)]
+            unexpected = [one for one in unexpected if not isinstance(one, MediaError)]
+            if len(unexpected) == len(batch) >= _BROKEN_AFTER:
+                msg = (
+                    f"the {self.modality} encoder failed on {len(batch)} items in a row, so it is "
+                    f"not the items' fault; the last time with {_sentence(unexpected[-1])}"
                 )
-                return
-            for ready in batch:
-                yield from self._encode([ready], encoder)
-            return
+                raise EncoderBroken(msg) from unexpected[-1]
         for ready, one in zip(batch, encoded, strict=True):
-            problem = vector_problem(one.vector, encoder.version.dim)
-            yield (
-                ready.clip.video_id,
-                _Ready(ready.clip, status=statuses.FAIL, why=f"embedding unusable: {problem}")
-                if problem
-                else one,
-            )
+            if isinstance(one, Exception):
+                why: str | None = _sentence(one)
+            else:
+                problem = vector_problem(one.vector, encoder.version.dim)
+                why = f"embedding unusable: {problem}" if problem else None
+            failed = _Ready(ready.clip, status=statuses.FAIL, why=why or "")
+            yield ready.clip.video_id, failed if isinstance(one, Exception) or why else one
+
+    def _encode_one(self, ready: _Ready, encoder: Encoder) -> Encoded | Exception:
+        try:
+            return encoder.encode([ready.prepared])[0]
+        except Exception as error:  # noqa: BLE001 - one bad item is one bad item
+            return error
 
     def _store(
         self, clip: Clip, encoded: Encoded, encoder: Encoder, previous: Mapping[str, Item]

@@ -26,6 +26,7 @@ from clipfarm_assets.pipelines.flow import batched
 from clipfarm_assets.pipelines.lock import load_lock
 from clipfarm_assets.pipelines.progress import Progress, Say, silent
 from clipfarm_assets.pipelines.report import StageReport
+from clipfarm_assets.pipelines.shards import ledger_rows, put_shard, take_over_orphans
 from clipfarm_assets.pipelines.vectors import (
     Availability,
     ClipVectors,
@@ -33,7 +34,6 @@ from clipfarm_assets.pipelines.vectors import (
     parse,
     version_gate,
 )
-from clipfarm_assets.storage.objects import ObjectExists
 
 SHARD_ROWS = 2048
 TEXT_ARRIVED = "text_arrived"
@@ -123,7 +123,7 @@ class FusionStage:
         version_gate(deployment, lock, [v for found in vectors.values() for v in found.values()])
         for date, index in by_date.items():
             reports[date] = StageReport(self.stage, date, considered=index.num_rows)
-            self._recover(date, index, lock)
+            take_over_orphans(self.deployment, lock, date, index, self.say)
             candidates[date] = self._delta(index, vectors[date], lock, reports[date])
         for date, found in candidates.items():
             self._run_date(date, found, lock, texts, reports[date])
@@ -286,80 +286,11 @@ class FusionStage:
     ) -> None:
         shard = _shard_of(rows, lock)
         shard.verify(lock)
-        key = self._put_new(date, shard.to_npz())
-        self.deployment.ledger.commit(self.stage, list(self._items(key, shard, lock)))
+        key = put_shard(self.deployment, self.strategy, date, shard.to_npz())
+        self.deployment.ledger.commit(self.stage, list(ledger_rows(key, shard, lock)))
         for row in rows:
             report.count(row.candidate.video_id, row.verdict.status, row.verdict.reason)
         report.totals["shards"] += 1
-
-    def _put_new(self, date: str, data: bytes) -> str:
-        """Put a shard under the next free part number of its date; returns the key."""
-        layout, store = self.deployment.layout, self.deployment.store
-        parts = [-1]
-        for info in store.list(layout.shards_prefix(self.strategy, date)):
-            ref = layout.shard_ref(info.key)
-            if ref:
-                parts.append(ref.part)
-        part = max(parts) + 1
-        while True:
-            key = layout.shard(self.strategy, date, part)
-            try:
-                store.put_if_absent(key, data)
-            except ObjectExists:
-                part += 1  # a rival took the number meanwhile
-            else:
-                return key
-
-    def _items(self, key: str, shard: FusedShard, lock: SchemaLock) -> Iterator[Item]:
-        """The ledger rows that a shard stands for."""
-        table = shard.manifest_rows(key)
-        for row in table.to_pylist():
-            item = rules.settle_success(
-                None,
-                row["source_hash"],
-                row["fusion_status"],
-                datetime.now(UTC),
-                video_id=row["video_id"],
-                artifact_key=key,
-                vector_id=f"fused:{self.strategy}:{row['video_id']}",
-                version=lock.id,
-            )
-            yield replace(item, retry_count=row["retry_count_at_write"])
-
-    def _recover(self, date: str, index: pa.Table, lock: SchemaLock) -> None:
-        """Take over rows of shards whose run was killed before its ledger rows were written."""
-        layout, ledger = self.deployment.layout, self.deployment.ledger
-        known = ledger.rows(self.stage, index["video_id"].to_pylist())
-        hashes = dict(
-            zip(index["video_id"].to_pylist(), index["source_hash"].to_pylist(), strict=True)
-        )
-        named = {item.artifact_key for item in known.values()}
-        for info in self.deployment.store.list(layout.shards_prefix(self.strategy, date)):
-            if info.key in named or layout.shard_ref(info.key) is None:
-                continue
-            shard = FusedShard.from_npz(self.deployment.store.get(info.key), info.key)
-            if shard.declared is None or shard.lock_version() != lock.lock_version:
-                continue
-            orphans = [
-                item
-                for item in self._items(info.key, shard, lock)
-                if hashes.get(item.video_id) == item.source_hash
-                and _is_newer(info.key, known.get(item.video_id), item)
-            ]
-            ledger.commit(self.stage, orphans)
-            known.update((item.video_id, item) for item in orphans)
-            if orphans:
-                self.say(f"{info.key}: took over {len(orphans)} rows of an interrupted run")
-
-
-def _is_newer(key: str, known: Item | None, orphan: Item) -> bool:
-    """Whether a shard's row says more than the ledger does."""
-    if known is None or known.source_hash != orphan.source_hash:
-        return True
-    if known.status not in statuses.FUSED:
-        # More failures than the shard knows of came after it: its upgrade failed.
-        return known.retry_count <= orphan.retry_count
-    return known.version != orphan.version or (known.artifact_key or "") < key
 
 
 def _shard_of(rows: Sequence[_Row], lock: SchemaLock) -> FusedShard:

@@ -54,7 +54,7 @@ def test_columns_in_the_contracts_order():
 
 
 def plainly(rows):
-    """Section 8.2, full rows after placeholders: sort, drop duplicates on the key, keep the last."""
+    """Section 8.2, full rows after placeholders: sort, drop duplicates by key, keep the last."""
     ordered = sorted(
         rows,
         key=lambda row: (

@@ -24,6 +24,7 @@ def test_it_is_what_opening_gives_once_that_is_on_record(tmp_path, modality, con
     options = {"profile": "demo", "cache_dir": tmp_path / "cache", "models_lock": lock}
     assert known_version(modality, config, **options) is None
     opened = open_encoder(modality, config, **options)
+    lock.admit(opened.version, is_stand_in=opened.is_stand_in)
     assert known_version(modality, config, **options) == opened.version
     assert known_version(modality, other, **options) is None, "other parameters, other version"
 
@@ -31,7 +32,11 @@ def test_it_is_what_opening_gives_once_that_is_on_record(tmp_path, modality, con
 def test_it_loads_no_model_library(tmp_path):
     lock = ModelsLock(ObjectStore.open(str(tmp_path / "store")), KEY)
     options = {"profile": "demo", "cache_dir": tmp_path / "cache", "models_lock": lock}
-    opened = {m: open_encoder(m, config, **options).version.id for m, config, _ in CASES}
+    opened = {}
+    for modality, config, _ in CASES:
+        version = open_encoder(modality, config, **options).version
+        lock.record_version(version)
+        opened[modality] = version.id
     code = f"""
 import sys
 from pathlib import Path

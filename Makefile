@@ -40,7 +40,9 @@ ui: $(INSTALLED)
 	test -f $(DAGSTER_HOME)/dagster.yaml || cp dagster.yaml $(DAGSTER_HOME)/
 	$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
-# Two processes for two cores. Files stay together: their fixtures are costly.
+# Two processes for two cores, with one torch thread each: more would only wait for each other. Files
+# stay together: their fixtures are costly.
+test: export OMP_NUM_THREADS := 1
 test: $(INSTALLED)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 

@@ -15,14 +15,14 @@ from clipfarm_assets.pipelines.manifest import load_manifest
 
 
 def of(
-    deployment: Deployment, dates: Sequence[str], seconds: Mapping[str, float]
+    deployment: Deployment, dates: Sequence[str], seconds: Mapping[str, Mapping[str, float]]
 ) -> tuple[str, bool]:
     """The summary, and whether every edge case became what it should.
 
     Args:
         deployment: The demo's.
         dates: Its dates.
-        seconds: Time by job.
+        seconds: Time by job and step.
     """
     stages = [statuses.embedding_stage(m) for m in statuses.MODALITIES]
     stages += [statuses.fusion_stage(s) for s in statuses.STRATEGIES]
@@ -32,8 +32,7 @@ def of(
         "Items by stage and status\n" + _statuses(states),
         "Edge cases: found statuses\n" + cases,
         "Fused\n" + _fused(deployment),
-        "Seconds a job\n" + _table([[job, f"{s:.1f}"] for job, s in seconds.items()], ["job", "s"]),
-        f"Dates {dates[0]} to {dates[-1]}",
+        f"Seconds a stage, {dates[0]} to {dates[-1]}\n" + _seconds(seconds),
     ]
     return "\n\n".join(parts), as_expected
 
@@ -85,6 +84,16 @@ def _fused(deployment: Deployment) -> str:
         )
     head = ["strategy", "shards", "manifest rows", "placeholders", "dim", "lock", "versions"]
     return _table(rows, head)
+
+
+def _seconds(seconds: Mapping[str, Mapping[str, float]]) -> str:
+    rows = [
+        [job, step.removeprefix("clips__"), f"{took:.1f}"]
+        for job, steps in seconds.items()
+        for step, took in steps.items()
+    ]
+    total = sum(took for steps in seconds.values() for took in steps.values())
+    return _table([*rows, ["all", "", f"{total:.1f}"]], ["job", "step", "s"])
 
 
 def _table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> str:

@@ -14,13 +14,16 @@ Credentials are never read here: the S3 client finds them as any AWS client does
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import dagster as dg
 from dagster_aws.s3 import S3Resource
 
 from clipfarm_assets.encoders.models import encoder_profile
 from clipfarm_assets.orchestration.io_managers import ParquetByPartition
 from clipfarm_assets.orchestration.resources import DeploymentResource, EncodersResource
+
+LEDGER_VARIABLE: Final = "CLIPFARM_LEDGER"
 
 
 def home(environ: Mapping[str, str]) -> Path:
@@ -48,7 +51,10 @@ def resources_from(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     )
     deployment = DeploymentResource(
         store=environ.get("CLIPFARM_STORE") or str(here / "store"),
-        ledger=environ.get("CLIPFARM_LEDGER") or f"sqlite:///{here / 'ledger.sqlite'}",
+        # By name: the UI shows a resource's settings, and this one may hold a password.
+        ledger=dg.EnvVar(LEDGER_VARIABLE)
+        if environ.get(LEDGER_VARIABLE)
+        else f"sqlite:///{here / 'ledger.sqlite'}",
         metadata_key=environ.get("CLIPFARM_METADATA_KEY") or "metadata/shorts_metadata_horizon.csv",
         s3=s3,
     )

@@ -52,7 +52,9 @@ class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         store = self.open_store()
         if self.store.startswith("s3://"):
             _prove(store.url, store)
-        with Ledger.open(self.ledger, store.url) as ledger:
+        # Dagster resolves a variable for its steps; whoever opens it elsewhere gets its name.
+        url = self.ledger.get_value() if isinstance(self.ledger, dg.EnvVar) else self.ledger
+        with Ledger.open(url or "", store.url) as ledger:
             yield Deployment(store, self.layout, ledger)
 
 

@@ -1,0 +1,125 @@
+"""The command line, as docs and cron jobs use it."""
+
+import hashlib
+import sqlite3
+from collections import Counter
+
+import dagster as dg
+import pytest
+
+from clipfarm_assets.contracts import statuses
+from clipfarm_assets.storage.layout import Layout
+from clipfarm_assets_tests.defs.kit import check_results, materialised
+from clipfarm_assets_tests.e2e import kit
+
+MODULE = ("-m", "clipfarm_assets.definitions")
+DAY_1, DAY_2 = kit.DAYS
+EMBEDDINGS = tuple(f"clips/{modality}_embeddings" for modality in statuses.MODALITIES)
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    made = kit.Site(tmp_path_factory.mktemp("site"))
+    made.prepare()
+    kit.fill(made.store, kit.small_sample())
+    return made
+
+
+@pytest.fixture
+def instance(site):
+    with dg.DagsterInstance.from_config(str(site.root / "dagster")) as opened:
+        yield opened
+
+
+def materialize(site, selection, *partition):
+    done = site.call("dagster", "asset", "materialize", *MODULE, "--select", selection, *partition)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def times(instance, name):
+    """Partition -> how often the asset was materialised."""
+    records = instance.fetch_materializations(dg.AssetKey(["clips", name]), limit=1000).records
+    return Counter(record.partition_key for record in records)
+
+
+def test_definitions_are_valid(site):
+    done = site.call("dagster", "definitions", "validate", *MODULE)
+    assert done.returncode == 0, done.stdout
+    assert "Validation successful" in done.stdout
+
+
+# The tests below are one story, in this order: each step needs what the one before made.
+
+
+def test_the_source_is_observed(site, instance):
+    materialize(site, "clips/metadata_horizon")
+    records = instance.fetch_observations(dg.AssetKey(["clips", "metadata_horizon"]), 10).records
+    digest = hashlib.sha256(site.store.get(Layout().metadata())).hexdigest()
+    assert [record.asset_observation.data_version for record in records] == [digest]
+
+
+def test_dated_assets_for_one_date(site, instance):
+    said = materialize(site, "+clips/embedding_manifest", "--partition", DAY_1)
+    assert "video 2026-02-05: 3/3" in said
+    assert times(instance, "clip_index") == {DAY_1: 1}
+    for name in EMBEDDINGS:
+        assert times(instance, name.removeprefix("clips/")) == {DAY_1: 1}
+    shown = materialised(instance, "video_embeddings")[DAY_1]
+    assert shown["status/success"].value == kit.CLIPS_A_DAY
+    manifest = materialised(instance, "embedding_manifest")[DAY_1]
+    assert manifest["dagster/row_count"].value == 3 * kit.CLIPS_A_DAY
+    assert set(check_results(instance, "video_embeddings", "embeddings_valid")) == {DAY_1}
+
+
+def test_dated_assets_for_a_range_of_dates(site, instance):
+    selection = ",".join(["clips/clip_index", *EMBEDDINGS, "clips/embedding_manifest"])
+    materialize(site, selection, "--partition-range", f"{DAY_1}...{DAY_2}")
+    for modality in statuses.MODALITIES:
+        shown = materialised(instance, f"{modality}_embeddings")
+        assert shown[DAY_1]["unchanged"].value == kit.CLIPS_A_DAY
+        assert shown[DAY_2]["delta/new"].value == kit.CLIPS_A_DAY
+        results = check_results(instance, f"{modality}_embeddings", "embeddings_valid")
+        assert results[DAY_1][0]
+        assert results[DAY_2][0]
+    assert len(site.embeddings()) == 3 * 2 * kit.CLIPS_A_DAY
+
+
+def test_lock_shards_and_manifest_of_a_strategy(site, instance):
+    materialize(site, 'key:"clips/schema_lock"', "--partition", "concat")
+    materialize(site, 'key:"clips/fused_shards"', "--partition", f"{DAY_1}|concat")
+    assert set(materialised(instance, "fused_shards")) == {f"{DAY_1}|concat"}
+    materialize(site, 'key:"clips/fused_manifest"', "--partition", "concat")
+    shown = materialised(instance, "fused_manifest")
+    assert set(shown) == {"concat"}
+    assert shown["concat"]["dagster/row_count"].value == kit.CLIPS_A_DAY
+
+
+def test_shards_for_a_range_of_dates(site, instance):
+    span = f"{DAY_1}|concat...{DAY_2}|concat"
+    materialize(site, "clips/fused_shards", "--partition-range", span)
+    shown = materialised(instance, "fused_shards")
+    assert shown[f"{DAY_1}|concat"]["unchanged"].value == kit.CLIPS_A_DAY
+    assert shown[f"{DAY_2}|concat"]["status/success_full"].value == kit.CLIPS_A_DAY
+    results = check_results(instance, "fused_shards", "lock_matches_shards")
+    assert results[f"{DAY_1}|concat"][0]
+    assert results[f"{DAY_2}|concat"][0]
+
+
+def test_a_partition_that_does_not_exist_is_refused(site):
+    done = site.call(
+        "dagster",
+        *("asset", "materialize", *MODULE),
+        *("--select", "clips/clip_index", "--partition", "2020-01-01"),
+    )
+    assert done.returncode != 0
+    assert "2020-01-01" in done.stdout
+
+
+def test_published_state_is_plain_sqlite(site):
+    path = site.root / "store" / "clipfarm" / "state" / "video_embedding.sqlite"
+    with sqlite3.connect(path) as state:
+        rows = state.execute("SELECT status, count(*) FROM processed_items GROUP BY 1").fetchall()
+    assert rows == [("success", 2 * kit.CLIPS_A_DAY)]

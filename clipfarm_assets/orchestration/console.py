@@ -1,8 +1,8 @@
 """The console logger: one short line a message, so that progress can be read while it runs.
 
-For runs that a person watches in a terminal, whose run config names it (``loggers: {console: {}}``),
-as the demo's does. Dagster's own events, and the same messages with their full context, are in the
-event log as always.
+For runs that a person watches in a terminal, whose run config names it
+(``loggers: {console: {}}``), as the demo's does. Dagster's own events, and the same messages with
+their full context, are in the event log as always.
 """
 
 import logging

@@ -18,7 +18,7 @@ from clipfarm_assets.encoders.base import (
 )
 from clipfarm_assets.encoders.config import AudioConfig
 from clipfarm_assets.encoders.guard import media_errors, unit_vector
-from clipfarm_assets.encoders.loading import choose_device, load_model
+from clipfarm_assets.encoders.loading import choose_device, load_model, use_threads
 from clipfarm_assets.encoders.models import ModelUnavailable, ResolvedModel
 
 PREPROCESS_VERSION: Final = "audio-1"
@@ -124,6 +124,7 @@ class AudioEncoder:
         Raises:
             MediaError: The model's output has no direction.
         """
+        use_threads(self._config)
         return [Encoded(self._embed(item.values), item.notes) for item in prepared]
 
     def _embed(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -152,18 +153,18 @@ def load_audio(
     if not raw:
         msg = "cannot decode the audio: the object is empty (0 bytes); upload the file again"
         raise MediaError(msg)
-    with media_errors("decode the audio"):
-        import librosa
+    from librosa import resample, to_mono  # outside: a broken installation is no medium's fault
 
+    with media_errors("decode the audio"):
         with soundfile.SoundFile(BytesIO(raw)) as file:
             rate, channels = file.samplerate, file.channels
             frames = int(max_seconds * rate)
             _check_extent(rate, channels, min(frames, file.frames))
             samples = file.read(frames=frames, dtype="float32").T
             seconds = file.frames / rate
-        mono = librosa.to_mono(samples)
+        mono = to_mono(samples)
         # soxr wants at least one sample; an empty file is reported as too short by the caller.
-        wave = librosa.resample(mono, orig_sr=rate, target_sr=sample_rate) if mono.size else mono
+        wave = resample(mono, orig_sr=rate, target_sr=sample_rate) if mono.size else mono
     return wave, seconds
 
 

@@ -14,14 +14,15 @@ from clipfarm_assets.encoders.base import ContentMissing, MediaError
 def media_errors(doing: str) -> Iterator[None]:
     """Turn whatever a decoder raises into a `MediaError` of one sentence.
 
-    Wrap only the calls into a decoding library: a mistake of our own should stop the run.
+    Wrap only the calls into a decoding library: a mistake of our own should stop the run. A library
+    that cannot be imported is a broken installation and no medium's fault.
 
     Args:
         doing: What was tried, e.g. "decode the video".
     """
     try:
         yield
-    except (MediaError, ContentMissing):
+    except (MediaError, ContentMissing, ImportError):
         raise
     except MemoryError as error:
         msg = f"cannot {doing}: it asks for more memory than there is"

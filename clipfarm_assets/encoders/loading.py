@@ -68,17 +68,13 @@ def no_progress_bars() -> Iterator[None]:
 
 
 def choose_device(config: EncoderConfig) -> Any:
-    """The torch device for `config.device`; also applies `config.threads` to this process.
+    """The torch device for `config.device`.
 
     Raises:
         ModelUnavailable: The device asked for is not there.
     """
     import torch
 
-    # Part of the promise of equal bytes, not of the embedding version: another number of threads
-    # may split sums elsewhere and change last bits (4e-8 was seen), which is no other embedding.
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -91,3 +87,16 @@ def choose_device(config: EncoderConfig) -> Any:
         msg = f"device {config.device} is not available here; available: {there}"
         raise ModelUnavailable(msg)
     return torch.device(config.device)
+
+
+def use_threads(config: EncoderConfig) -> None:
+    """Apply `config.threads` in the thread that is about to run a model.
+
+    Torch keeps the number by thread, and a model may be loaded in another one. It is part of the
+    promise of equal bytes, not of the embedding version: another number may split sums elsewhere
+    and change last bits (4e-8 was seen), which is no other embedding.
+    """
+    import torch
+
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)

@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -44,6 +46,7 @@ _HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _FILE_PATTERNS: Final = ("*.safetensors", "*.json", "*.txt", "*.model")
 _OTHER_RUNTIMES: Final = ("onnx/*", "openvino/*", "coreml/*", ".*", "*/.*")
 _PICKLED_WEIGHTS: Final = "*pytorch_model*.bin"
+_YOUNG_SECONDS: Final = 2.0
 
 
 class ModelUnavailable(RuntimeError):  # noqa: N818 - reads as the state of the world it is
@@ -151,8 +154,29 @@ def hash_model_dir(path: Path) -> str:
     Raises:
         ModelUnavailable: There are no weights.
     """
+    files = model_files(path)
+    states = [(path / relative).stat() for relative in files]
+    stamps = tuple((s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in states)
+    # A clock tick may hide a change right after another: files as young as that are always read.
+    if time.time() - max(max(s.st_mtime, s.st_ctime) for s in states) < _YOUNG_SECONDS:
+        return _hash_files(path, tuple(files))
+    return _hash_unchanged_files(path, tuple(files), stamps)
+
+
+@lru_cache(maxsize=16)
+def _hash_unchanged_files(
+    path: Path, files: tuple[str, ...], _stamps: tuple[tuple[int, ...], ...]
+) -> str:
+    """Once a process: a run asks for a model's hash several times, and it takes as long as loading.
+
+    Inode, size and times stand for the content, as they do for git.
+    """
+    return _hash_files(path, files)
+
+
+def _hash_files(path: Path, files: tuple[str, ...]) -> str:
     total = hashlib.sha256()
-    for relative in model_files(path):
+    for relative in files:
         with (path / relative).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         total.update(f"{relative}\0{digest}\n".encode())

@@ -19,7 +19,12 @@ from clipfarm_assets.encoders.base import (
 )
 from clipfarm_assets.encoders.config import TextConfig, template_fields
 from clipfarm_assets.encoders.guard import unit_vector
-from clipfarm_assets.encoders.loading import choose_device, load_model, no_progress_bars
+from clipfarm_assets.encoders.loading import (
+    choose_device,
+    load_model,
+    no_progress_bars,
+    use_threads,
+)
 from clipfarm_assets.encoders.models import ModelUnavailable, ResolvedModel, has_safetensors
 
 PREPROCESS_VERSION: Final = "text-1"
@@ -97,6 +102,7 @@ class TextEncoder:
         Raises:
             MediaError: The model's output has no direction.
         """
+        use_threads(self._config)
         encoded = []
         for item in prepared:
             texts = (item.metadata, item.transcript)

@@ -18,7 +18,7 @@ from clipfarm_assets.encoders.base import (
 )
 from clipfarm_assets.encoders.config import VideoConfig
 from clipfarm_assets.encoders.guard import unit_vector
-from clipfarm_assets.encoders.loading import choose_device, load_model
+from clipfarm_assets.encoders.loading import choose_device, load_model, use_threads
 from clipfarm_assets.encoders.models import ModelUnavailable, ResolvedModel
 from clipfarm_assets.encoders.video_frames import pick_frames
 
@@ -184,6 +184,7 @@ class VideoEncoder:
         Raises:
             MediaError: The model's output has no direction.
         """
+        use_threads(self._config)
         return [Encoded(self._embed(item.pixels), item.notes) for item in prepared]
 
     def _embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

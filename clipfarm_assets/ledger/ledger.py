@@ -17,7 +17,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 
 from clipfarm_assets.ledger.rules import newest
-from clipfarm_assets.ledger.schema import ITEMS, MERGED, METADATA, Item, microseconds
+from clipfarm_assets.ledger.schema import (
+    ITEMS,
+    MERGED,
+    METADATA,
+    PUBLISHED,
+    Item,
+    microseconds,
+)
 
 _T = TypeVar("_T")
 
@@ -25,6 +32,8 @@ _BUSY_SECONDS = 60
 _BUSY_POLL_SECONDS = 0.01
 _IDS_PER_QUERY = 1000
 _ROWS_PER_STATEMENT = 5000
+# Keeps sums of microseconds over many rows within 64 bits; 35 minutes.
+_MARK_MODULUS = 2**31
 _KEY = ("store_id", "stage", "video_id")
 _FIELDS = tuple(column.name for column in ITEMS.columns if column.name not in _KEY)
 # Any constant: it keeps two processes from creating the tables at once.
@@ -190,8 +199,8 @@ class Ledger:
             video_id = connection.execute(query).scalar_one_or_none()
         return None if video_id is None else self.rows(stage, [video_id]).get(video_id)
 
-    def has_unversioned(self, stage: str, status: str) -> bool:
-        """Whether any item of that status was made by something that recorded no version."""
+    def unversioned(self, stage: str, status: str, limit: int) -> list[str]:
+        """The smallest ids of items of that status made by something that recorded no version."""
         query = (
             sa.select(ITEMS.c.video_id)
             .where(
@@ -200,29 +209,54 @@ class Ledger:
                 ITEMS.c.status == status,
                 ITEMS.c.version.is_(None),
             )
-            .limit(1)
+            .order_by(ITEMS.c.video_id)
+            .limit(limit)
         )
         with self._begin() as connection:
-            return connection.execute(query).first() is not None
+            return list(connection.execute(query).scalars())
+
+    def mark(self, stage: str) -> str:
+        """What a stage's rows are at now: any commit changes it. Cheaper than reading them."""
+        moment = ITEMS.c.processed_us
+        query = sa.select(
+            sa.func.count(), sa.func.max(moment), sa.func.sum(moment % _MARK_MODULUS)
+        ).where(ITEMS.c.store_id == self._store_id, ITEMS.c.stage == stage)
+        with self._begin() as connection:
+            return ":".join(str(value) for value in connection.execute(query).one())
 
     def merged_version(self, stage: str, key: str) -> str | None:
         """Which version of the published object `key` the rows were last taken from."""
-        query = sa.select(MERGED.c.object_version).where(
-            MERGED.c.store_id == self._store_id,
-            MERGED.c.stage == stage,
-            MERGED.c.object_key == key,
+        return self._noted(MERGED.c.object_version, stage, key)
+
+    def set_merged_version(self, stage: str, key: str, version: str) -> None:
+        """Remember that all rows of that version of `key` have been taken."""
+        self._note(MERGED.c.object_version, stage, key, version)
+
+    def published_mark(self, stage: str, key: str) -> str | None:
+        """The stage's `mark` when its rows were last published to `key`."""
+        return self._noted(PUBLISHED.c.mark, stage, key)
+
+    def set_published_mark(self, stage: str, key: str, mark: str) -> None:
+        """Remember that the rows that had that `mark` are all in `key`."""
+        self._note(PUBLISHED.c.mark, stage, key, mark)
+
+    def _noted(self, column: sa.Column[str], stage: str, key: str) -> str | None:
+        """What is noted of a published object in one of the tables about those."""
+        of = column.table.c
+        query = sa.select(column).where(
+            of.store_id == self._store_id, of.stage == stage, of.object_key == key
         )
         with self._begin() as connection:
             return connection.execute(query).scalar_one_or_none()
 
-    def set_merged_version(self, stage: str, key: str, version: str) -> None:
-        """Remember that all rows of that version of `key` have been taken."""
-        insert = self._insert(MERGED).values(
-            store_id=self._store_id, stage=stage, object_key=key, object_version=version
+    def _note(self, column: sa.Column[str], stage: str, key: str, value: str) -> None:
+        table = METADATA.tables[str(column.table)]
+        insert = self._insert(table).values(
+            store_id=self._store_id, stage=stage, object_key=key, **{column.name: value}
         )
         statement = insert.on_conflict_do_update(
             index_elements=("store_id", "stage", "object_key"),
-            set_={"object_version": insert.excluded.object_version},
+            set_={column.name: insert.excluded[column.name]},
         )
         with self._begin() as connection:
             connection.execute(statement)

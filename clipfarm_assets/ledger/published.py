@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clipfarm_assets.ledger.ledger import Ledger
@@ -23,7 +23,7 @@ from clipfarm_assets.ledger.sqlite_file import (
     read_table,
     text_values,
 )
-from clipfarm_assets.storage.objects import ObjectStore
+from clipfarm_assets.storage.objects import ObjectChanged, ObjectStore
 
 __all__ = ["BadState", "items_to_sqlite", "publish", "restore", "sqlite_to_items"]
 
@@ -71,26 +71,65 @@ _MAX_RETRY_COUNT = 2**31 - 1  # PostgreSQL's integer
 def publish(ledger: Ledger, store: ObjectStore, key: str, stage: str) -> int:
     """Merge a stage's rows into the object `key`, losing none that others published.
 
+    The object is not read where neither it nor the ledger changed since the last time.
+
     Returns:
         How many rows the object gained or had replaced; with 0 nothing was written.
 
     Raises:
         BadState: What is there now cannot be read; it is left alone.
     """
+    # Taken before the rows: what is committed in between is published again, not forgotten.
+    mark = ledger.mark(stage)
+    try:
+        present = store.version(key)
+    except FileNotFoundError:
+        present = None
+    if mark == ledger.published_mark(stage, key) and present == ledger.merged_version(stage, key):
+        return 0
     local = ledger.rows(stage)
-    changed = 0
+    merge = _Merge(local, key)
+    written = _write_once(store, key, merge)
+    if merge.merged == local and written is not None:
+        ledger.set_merged_version(stage, key, written)  # nothing in it that `restore` would take
+    ledger.set_published_mark(stage, key, mark)
+    return merge.changed
 
-    def merge(current: bytes | None) -> bytes | None:
-        nonlocal changed
-        remote = {} if current is None else sqlite_to_items(current, key)
-        merged = dict(remote)
-        for video_id, item in local.items():
-            merged[video_id] = newest(remote.get(video_id, item), item)
-        changed = sum(remote.get(video_id) != item for video_id, item in merged.items())
-        return items_to_sqlite(merged) if changed else None
 
-    store.update(key, merge)
-    return changed
+@dataclass
+class _Merge:
+    """Rows merged into a published file, as a change that may be repeated."""
+
+    local: Mapping[str, Item]
+    key: str
+    merged: dict[str, Item] = field(default_factory=dict)
+    changed: int = 0
+
+    def __call__(self, current: bytes | None) -> bytes | None:
+        remote = {} if current is None else sqlite_to_items(current, self.key)
+        self.merged = dict(remote)
+        for video_id, item in self.local.items():
+            self.merged[video_id] = newest(remote.get(video_id, item), item)
+        self.changed = sum(remote.get(video_id) != item for video_id, item in self.merged.items())
+        return items_to_sqlite(self.merged) if self.changed else None
+
+
+def _write_once(store: ObjectStore, key: str, merge: _Merge) -> str | None:
+    """Apply `merge` to the object; its version then, None if absent or rivals left it unknown."""
+    current: bytes | None
+    version: str | None
+    try:
+        current, version = store.get_versioned(key)
+    except FileNotFoundError:
+        current, version = None, None
+    data = merge(current)
+    if data is None:
+        return version
+    try:
+        return store.swap(key, data, version)
+    except ObjectChanged:
+        store.update(key, merge)
+        return None
 
 
 def restore(ledger: Ledger, store: ObjectStore, key: str, stage: str) -> int:

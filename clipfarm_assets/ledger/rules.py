@@ -13,6 +13,8 @@ from clipfarm_assets.contracts.statuses import FAIL, FAIL_TERMINAL, WAITING
 from clipfarm_assets.ledger.schema import Item, Scalar, microseconds, timestamp
 
 MAX_ERROR_LENGTH = 2000
+CAPTURED_AT = "captured_at"
+"""The detail that says of which capture of the clip an item's state is."""
 
 
 def delta_reason(
@@ -42,6 +44,16 @@ def delta_reason(
     if version is not None and previous.version is not None and previous.version != version:
         return "version_changed"
     return None
+
+
+def is_outdated(previous: Item | None, captured_at: str) -> bool:
+    """Whether an index row is of an earlier capture than the one that was processed last.
+
+    A day's index stays as it is when a clip is captured again on a later day: acting on it would
+    turn the clip's state back to what it used to be. States without `CAPTURED_AT` say nothing.
+    """
+    last = previous.details.get(CAPTURED_AT) if previous else None
+    return isinstance(last, str) and microseconds(captured_at) < microseconds(last)
 
 
 def settle_failure(

@@ -102,3 +102,13 @@ MERGED = sa.Table(
     sa.Column("object_key", sa.Text, primary_key=True),
     sa.Column("object_version", sa.Text, nullable=False),
 )
+
+# Up to where a stage's rows have been published, see `Ledger.mark`.
+PUBLISHED = sa.Table(
+    "clipfarm_published",
+    METADATA,
+    sa.Column("store_id", sa.Text, primary_key=True),
+    sa.Column("stage", sa.Text, primary_key=True),
+    sa.Column("object_key", sa.Text, primary_key=True),
+    sa.Column("mark", sa.Text, nullable=False),
+)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 
@@ -27,20 +27,25 @@ from clipfarm_assets.encoders.base import (
     ModelMismatch,
     Source,
 )
+from clipfarm_assets.encoders.config import TEMPLATE_FIELDS
 from clipfarm_assets.ledger import rules
 from clipfarm_assets.ledger.schema import Item
+from clipfarm_assets.pipelines.adoption import Adoption
 from clipfarm_assets.pipelines.deployment import Deployment
+from clipfarm_assets.pipelines.encoder_on_demand import EncoderOnDemand
+from clipfarm_assets.pipelines.failure_streak import (
+    EncoderBroken,
+    FailureStreak,
+    Outcome,
+    UnusableVector,
+    sentence,
+)
 from clipfarm_assets.pipelines.flow import batched, ordered_map
 from clipfarm_assets.pipelines.progress import Progress, Say, silent
 from clipfarm_assets.pipelines.report import StageReport
 from clipfarm_assets.storage.npy import vector_to_npy
 
-# So many items that fail together, and not by their media, are no coincidence.
-_BROKEN_AFTER: Final = 3
-
-
-class EncoderBroken(RuntimeError):  # noqa: N818
-    """The encoder fails on everything: a structural fault, which must not use up retries."""
+__all__ = ["EmbedOptions", "EmbeddingStage", "EncoderBroken"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class EmbedOptions:
         item_deadline_seconds: Time after which one item's decoding is given up.
         max_fail_retries: Failures of one source kept as `fail`; the next one is `fail_terminal`.
         retry_terminal: Try items again that ended as `fail_terminal`.
+        verify_objects: Read every stored vector of the dates, and make those again that are gone
+            or are not the bytes that were recorded.
     """
 
     batch_size: int = 8
@@ -60,6 +67,7 @@ class EmbedOptions:
     item_deadline_seconds: float = 120.0
     max_fail_retries: int = statuses.DEFAULT_MAX_FAIL_RETRIES
     retry_terminal: bool = False
+    verify_objects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,60 +76,18 @@ class Clip:
 
     video_id: str
     source_hash: str
+    captured_at: str
     metadata: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """A clip after fetching and decoding: prepared input, or the status it ends with and why."""
+    """A clip after fetching and decoding: prepared input, or what it waits for, or an error."""
 
     clip: Clip
     prepared: Any = None
-    status: str = ""
-    why: str = ""
-
-
-class EncoderOnDemand:
-    """Opens the encoder at its first use, once a run: a run with nothing to do loads no model."""
-
-    def __init__(
-        self,
-        deployment: Deployment,
-        open_encoder: Callable[[], Encoder],
-        known_version: Callable[[], EmbeddingVersion | None],
-    ) -> None:
-        """Remember how to open it, and how to learn its version without."""
-        self._deployment, self._open, self._known = deployment, open_encoder, known_version
-        self._encoder: Encoder | None = None
-        self._version: EmbeddingVersion | None = None
-
-    @property
-    def version(self) -> EmbeddingVersion:
-        """The encoder's version; opens it only if the version is not on record yet."""
-        if self._version is None:
-            self._version = self._known() or self().version
-        return self._version
-
-    def __call__(self) -> Encoder:
-        """The encoder; its version is recorded in the models lock before its first vector.
-
-        Raises:
-            ModelMismatch: It is of another version than was known of it, or a stand-in that would
-                replace real vectors.
-        """
-        if self._encoder is None:
-            encoder = self._open()
-            if self._version is not None and self._version != encoder.version:
-                # The delta was made for the known one: its vectors would look outdated forever.
-                msg = (
-                    f"expected the encoder to be of the recorded version {self._version.id}, "
-                    f"found {encoder.version.id}: its model or parameters changed during the run; "
-                    "run again"
-                )
-                raise ModelMismatch(msg)
-            self._deployment.models_lock().admit(encoder.version, is_stand_in=encoder.is_stand_in)
-            self._encoder = encoder
-        return self._encoder
+    waits: str = ""
+    error: Exception | None = None
 
 
 @dataclass
@@ -135,60 +101,62 @@ class EmbeddingStage:
     say: Say = silent
     known_version: Callable[[], EmbeddingVersion | None] = lambda: None
 
+    @property
+    def stage(self) -> str:
+        """The ledger's name of this stage."""
+        return statuses.embedding_stage(self.modality)
+
     def run(self, by_date: Mapping[str, pa.Table]) -> dict[str, StageReport]:
-        """Embed what changed on each date; the state is restored before and published after.
+        """Embed what changed on each date.
+
+        The state is restored before, and published after every date that changed something.
 
         Args:
             by_date: Date -> table of `clip_tables.CLIP_INDEX`.
 
         Raises:
             ModelMismatch: The weights are not those recorded, or may not be mixed with those here.
+            EncoderBroken: The encoder fails on everything.
         """
-        stage = statuses.embedding_stage(self.modality)
-        self.deployment.restore(stage)
-        encoder = EncoderOnDemand(self.deployment, self.open_encoder, self.known_version)
-        reports = {
-            date: self._run_date(stage, date, index, encoder) for date, index in by_date.items()
-        }
-        self.deployment.publish(stage)
+        self.deployment.restore(self.stage)
+        adoption = Adoption(
+            self.deployment, self.modality, self.options.item_deadline_seconds, self.say
+        )
+        encoder = EncoderOnDemand(
+            self.deployment, self.open_encoder, self.known_version, before_use=adoption
+        )
+        reports = {}
+        for date, index in by_date.items():
+            reports[date] = self._run_date(date, index, encoder)
+            if reports[date].statuses:
+                self.deployment.publish(self.stage)
+        if not any(report.statuses for report in reports.values()):
+            self.deployment.publish(self.stage)  # what a run that was killed could not
         return reports
 
-    def _run_date(
-        self, stage: str, date: str, index: pa.Table, encoder: EncoderOnDemand
-    ) -> StageReport:
+    def _run_date(self, date: str, index: pa.Table, encoder: EncoderOnDemand) -> StageReport:
         clips = [
             Clip(
                 row["video_id"],
                 row["source_hash"],
-                {name: row[name] or "" for name in ("title", "description", "query")},
+                row["captured_at"],
+                {name: row[name] or "" for name in TEMPLATE_FIELDS},
             )
             for row in index.to_pylist()
         ]
-        previous = self.deployment.ledger.rows(stage, [clip.video_id for clip in clips])
-        report = StageReport(stage, date, considered=len(clips))
-        delta = self._delta(stage, clips, previous, encoder, report)
+        previous = self.deployment.ledger.rows(self.stage, [clip.video_id for clip in clips])
+        report = StageReport(self.stage, date, considered=len(clips))
+        delta = self._delta(clips, previous, encoder, report)
         progress = Progress(f"{self.modality} {date}", len(delta), self.say)
         if delta:
-            opened = encoder()
-            ready = ordered_map(
-                lambda clip: self._prepare(clip, opened),
-                delta,
-                workers=self.options.workers,
-                ahead=self.options.batch_size + self.options.workers,
-            )
-            report.version = opened.version.id
-            # Closed here and now: what is raised below keeps this frame, and its threads, alive.
-            with closing(ready):
-                for batch in batched(ready, self.options.batch_size):
-                    items = self._finish(batch, opened, previous, report)
-                    self.deployment.ledger.commit(stage, items)
-                    progress.step(len(batch))
+            self._work(delta, previous, encoder, report, progress)
+            version = encoder.version_if_known
+            report.version = version.id if version else ""
         report.seconds = progress.seconds
         return report
 
     def _delta(
         self,
-        stage: str,
         clips: Sequence[Clip],
         previous: Mapping[str, Item],
         encoder: EncoderOnDemand,
@@ -198,161 +166,205 @@ class EmbeddingStage:
         terminal = statuses.EMBEDDING_TERMINAL
         if self.options.retry_terminal:
             terminal = terminal - {statuses.FAIL_TERMINAL}
-        reasons = {
-            clip.video_id: rules.delta_reason(
-                previous.get(clip.video_id), clip.source_hash, terminal
-            )
-            for clip in clips
-        }
-        settled = [previous[video_id] for video_id, reason in reasons.items() if reason is None]
+        reasons: dict[str, str] = {}
+        settled: dict[str, Item] = {}
+        for clip in clips:
+            before = previous.get(clip.video_id)
+            if rules.is_outdated(before, clip.captured_at):
+                report.totals["outdated_index_rows"] += 1
+                continue
+            reason = rules.delta_reason(before, clip.source_hash, terminal)
+            if reason is not None:
+                reasons[clip.video_id] = reason
+            elif before is not None:
+                settled[clip.video_id] = before
+        if self.options.verify_objects:
+            reasons |= self._lost_objects(settled)
+        reasons |= self._other_versions(settled, encoder)
+        report.reasons.update(reasons.values())
+        return [clip for clip in clips if clip.video_id in reasons]
+
+    def _other_versions(
+        self, settled: Mapping[str, Item], encoder: EncoderOnDemand
+    ) -> dict[str, str]:
+        """Which of the settled clips another encoder made.
+
+        Vectors of an older deployment have no version. Until they are adopted they are no reason
+        to do anything: the encoder that adopts them is then theirs, see `Adoption`.
+        """
         adopted = self.deployment.models_lock().adopted()
-        known = any(resolve(i.version, self.modality, adopted) != UNVERSIONED for i in settled)
-        if any(reasons.values()) or known:
-            # Vectors of an older deployment carry no version. The first encoder that works here is
-            # taken to be theirs, once and on record, so that a later one is known to differ.
-            adopted = self._adopt(stage, encoder)
-            current = encoder.version.id
-            for item in settled:
-                if resolve(item.version, self.modality, adopted) != current:
-                    reasons[item.video_id] = "version_changed"
-        report.reasons.update(reason for reason in reasons.values() if reason)
-        return [clip for clip in clips if reasons[clip.video_id]]
+        versions = {
+            video_id: resolve(item.version, self.modality, adopted)
+            for video_id, item in settled.items()
+        }
+        if set(versions.values()) <= {UNVERSIONED}:
+            return {}
+        same = {UNVERSIONED, encoder.version.id}
+        return {i: "version_changed" for i, version in versions.items() if version not in same}
 
-    def _adopt(self, stage: str, encoder: EncoderOnDemand) -> dict[Modality, str]:
-        lock = self.deployment.models_lock()
-        adopted = lock.adopted()
-        if self.modality not in adopted and self.deployment.ledger.has_unversioned(
-            stage, statuses.SUCCESS
-        ):
-            opened = encoder()
-            lock.adopt(self.modality, opened.version, opened.is_stand_in)
-            adopted = lock.adopted()
-        return adopted
+    def _lost_objects(self, settled: Mapping[str, Item]) -> dict[str, str]:
+        """Which of the settled clips' vectors are gone, or are not what was recorded."""
+        keys = {
+            self.deployment.layout.embedding(self.modality, video_id): item
+            for video_id, item in settled.items()
+            if item.status == statuses.SUCCESS
+        }
+        lost = {}
+        for key, data in self.deployment.store.get_many(keys):
+            item = keys[key]
+            if isinstance(data, FileNotFoundError):
+                lost[item.video_id] = "object_missing"
+            elif item.content_sha256 not in {None, hashlib.sha256(data).hexdigest()}:
+                lost[item.video_id] = "object_differs"
+        return lost
 
-    def _prepare(self, clip: Clip, encoder: Encoder) -> _Ready:
-        """Fetch and decode one clip, in a worker thread.
+    def _work(
+        self,
+        delta: Sequence[Clip],
+        previous: Mapping[str, Item],
+        encoder: EncoderOnDemand,
+        report: StageReport,
+        progress: Progress,
+    ) -> None:
+        """Embed the clips and commit what becomes of them, a batch at a time."""
+        streak = FailureStreak(self.modality)
+        ready = ordered_map(
+            lambda clip: self._prepare(clip, encoder),
+            delta,
+            workers=self.options.workers,
+            ahead=self.options.batch_size + self.options.workers,
+        )
 
-        A store that fails is not the item's fault: such errors pass through and stop the run.
+        def commit(outcomes: Sequence[Outcome]) -> None:
+            self.deployment.ledger.commit(self.stage, [outcome.item for outcome in outcomes])
+            for outcome in outcomes:
+                _count(outcome, report)
+            progress.step(len(outcomes))
+
+        # Closed here and now: what is raised below keeps this frame, and its threads, alive.
+        with closing(ready):
+            for batch in batched(ready, self.options.batch_size):
+                outcomes: list[Outcome] = []
+                try:
+                    for outcome in self._finish(batch, encoder, previous):
+                        outcomes += streak.admit(outcome)
+                except EncoderBroken:
+                    commit(outcomes)  # what was embedded until then stays embedded
+                    raise
+                commit(outcomes)
+        if held := streak.release():
+            commit(held)
+
+    def _prepare(self, clip: Clip, encoder: EncoderOnDemand) -> _Ready:
+        """Fetch and decode one clip, in a worker thread; the first object found opens the encoder.
+
+        A store that fails, or a model that cannot be loaded, is not the item's fault: such errors
+        pass through and stop the run.
         """
         key = self.deployment.layout.raw(self.modality, clip.video_id)
         try:
             raw = self.deployment.store.get(key)
         except FileNotFoundError:
-            return _Ready(clip, status=statuses.MISSING_RAW_OBJECT, why=f"{key} does not exist")
+            return _Ready(clip, waits=f"{key} does not exist")
+        opened = encoder()
         source = Source(clip.video_id, raw, clip.metadata)
         try:
             deadline = Deadline.after(self.options.item_deadline_seconds)
-            return _Ready(clip, prepared=encoder.prepare(source, deadline))
+            return _Ready(clip, prepared=opened.prepare(source, deadline))
         except ContentMissing as missing:
-            return _Ready(clip, status=statuses.MISSING_RAW_OBJECT, why=str(missing))
+            return _Ready(clip, waits=str(missing))
         except ModelMismatch:
             raise
         except Exception as error:  # noqa: BLE001 - one bad item is one bad item
-            return _Ready(clip, status=statuses.FAIL, why=_sentence(error))
+            return _Ready(clip, error=error)
 
     def _finish(
-        self,
-        batch: Sequence[_Ready],
-        encoder: Encoder,
-        previous: Mapping[str, Item],
-        report: StageReport,
-    ) -> list[Item]:
-        """Encode and store a batch; returns its ledger rows, in order."""
-        outcomes = dict(self._encode([ready for ready in batch if not ready.status], encoder))
-        items = []
+        self, batch: Sequence[_Ready], encoder: EncoderOnDemand, previous: Mapping[str, Item]
+    ) -> Iterator[Outcome]:
+        """Encode and store a batch; what became of its items, in order."""
+        prepared = [ready.prepared for ready in batch if not ready.waits and ready.error is None]
+        encoded = self._encode(prepared, encoder() if prepared else None)
         for ready in batch:
-            outcome = outcomes.get(ready.clip.video_id, ready)
-            item = (
-                self._store(ready.clip, outcome, encoder, previous)
-                if isinstance(outcome, Encoded)
-                else self._settle(outcome, encoder, previous)
-            )
-            if isinstance(outcome, Encoded):
-                for name, value in outcome.notes.items():
-                    if isinstance(value, (bool, int)):
-                        report.totals[name] += int(value)
-            report.count(item.video_id, item.status, item.error)
-            items.append(item)
-        return items
+            before = previous.get(ready.clip.video_id)
+            if ready.waits:
+                yield Outcome(self._waiting(ready.clip, ready.waits, before))
+                continue
+            version = encoder().version
+            result = ready.error or next(encoded)
+            if isinstance(result, Encoded):
+                problem = vector_problem(result.vector, version.dim)
+                if problem is None:
+                    item = self._stored(ready.clip, result, version, before)
+                    yield Outcome(item, result.notes)
+                    continue
+                result = UnusableVector(f"embedding unusable: {problem}")
+            item = self._failed(ready.clip, result, version, before)
+            yield Outcome(item, unexpected=None if isinstance(result, MediaError) else result)
 
     def _encode(
-        self, batch: Sequence[_Ready], encoder: Encoder
-    ) -> Iterator[tuple[str, Encoded | _Ready]]:
-        """The model over a batch; if it raises, one at a time, so that only the culprit fails.
-
-        Raises:
-            EncoderBroken: It fails on every one of several items for no fault of theirs.
-        """
-        if not batch:
+        self, prepared: Sequence[Any], encoder: Encoder | None
+    ) -> Iterator[Encoded | Exception]:
+        """The model over a batch; if it raises, one at a time, so that only the culprit fails."""
+        if encoder is None:
             return
-        encoded: list[Encoded | Exception] = []
         try:
-            encoded.extend(encoder.encode([ready.prepared for ready in batch]))
-        except Exception:  # noqa: BLE001 - found out one at a time
-            encoded = [self._encode_one(ready, encoder) for ready in batch]
-            unexpected = [one for one in encoded if isinstance(one, Exception)]
-            unexpected = [one for one in unexpected if not isinstance(one, MediaError)]
-            if len(unexpected) == len(batch) >= _BROKEN_AFTER:
-                msg = (
-                    f"the {self.modality} encoder failed on {len(batch)} items in a row, so it is "
-                    f"not the items' fault; the last time with {_sentence(unexpected[-1])}"
-                )
-                raise EncoderBroken(msg) from unexpected[-1]
-        for ready, one in zip(batch, encoded, strict=True):
-            if isinstance(one, Exception):
-                why: str | None = _sentence(one)
-            else:
-                problem = vector_problem(one.vector, encoder.version.dim)
-                why = f"embedding unusable: {problem}" if problem else None
-            failed = _Ready(ready.clip, status=statuses.FAIL, why=why or "")
-            yield ready.clip.video_id, failed if isinstance(one, Exception) or why else one
+            encoded = encoder.encode(prepared)
+        except Exception as error:  # noqa: BLE001 - found out one at a time
+            if len(prepared) == 1:
+                yield error
+                return
+            for one in prepared:
+                yield from self._encode([one], encoder)
+        else:
+            yield from (one for one, _ in zip(encoded, prepared, strict=True))
 
-    def _encode_one(self, ready: _Ready, encoder: Encoder) -> Encoded | Exception:
-        try:
-            return encoder.encode([ready.prepared])[0]
-        except Exception as error:  # noqa: BLE001 - one bad item is one bad item
-            return error
-
-    def _store(
-        self, clip: Clip, encoded: Encoded, encoder: Encoder, previous: Mapping[str, Item]
+    def _stored(
+        self, clip: Clip, encoded: Encoded, version: EmbeddingVersion, before: Item | None
     ) -> Item:
         key = self.deployment.layout.embedding(self.modality, clip.video_id)
         data = vector_to_npy(encoded.vector)
         self.deployment.store.put(key, data)
         return rules.settle_success(
-            previous.get(clip.video_id),
+            before,
             clip.source_hash,
             statuses.SUCCESS,
             datetime.now(UTC),
             video_id=clip.video_id,
             artifact_key=key,
-            version=encoder.version.id,
+            version=version.id,
             content_sha256=hashlib.sha256(data).hexdigest(),
-            details=encoded.notes,
+            details={**encoded.notes, rules.CAPTURED_AT: clip.captured_at},
         )
 
-    def _settle(self, ready: _Ready, encoder: Encoder, previous: Mapping[str, Item]) -> Item:
-        clip, before = ready.clip, previous.get(ready.clip.video_id)
-        if ready.status in statuses.WAITING:
-            return rules.settle_waiting(
-                before,
-                clip.source_hash,
-                ready.status,
-                ready.why,
-                datetime.now(UTC),
-                video_id=clip.video_id,
-            )
+    def _waiting(self, clip: Clip, reason: str, before: Item | None) -> Item:
+        return rules.settle_waiting(
+            before,
+            clip.source_hash,
+            statuses.MISSING_RAW_OBJECT,
+            reason,
+            datetime.now(UTC),
+            video_id=clip.video_id,
+            details={rules.CAPTURED_AT: clip.captured_at},
+        )
+
+    def _failed(
+        self, clip: Clip, error: Exception, version: EmbeddingVersion, before: Item | None
+    ) -> Item:
         return rules.settle_failure(
             before,
             clip.source_hash,
-            ready.why,
+            sentence(error),
             self.options.max_fail_retries,
             datetime.now(UTC),
             video_id=clip.video_id,
-            version=encoder.version.id,
+            version=version.id,
+            details={rules.CAPTURED_AT: clip.captured_at},
         )
 
 
-def _sentence(error: Exception) -> str:
-    """An item's error as the ledger keeps it: encoders' own sentences as they are, others named."""
-    return str(error) if isinstance(error, MediaError) else f"{type(error).__name__}: {error}"
+def _count(outcome: Outcome, report: StageReport) -> None:
+    item = outcome.item
+    report.count(item.video_id, item.status, item.error)
+    for name, value in outcome.notes.items():
+        if isinstance(value, (bool, int)):
+            report.totals[name] += int(value)

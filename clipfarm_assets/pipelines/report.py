@@ -18,7 +18,8 @@ class StageReport:
         reasons: Why clips were in the delta: new, source_changed, unfinished, version_changed, ….
         statuses: Status of every clip worked on in this run.
         samples: Up to `SAMPLE_IDS` ids of each status, with the error or reason if there is one.
-        totals: Sums of the notes of the items, e.g. ``tokens_cut``.
+        totals: Sums of the notes of the items, e.g. ``tokens_cut``; and ``outdated_index_rows``,
+            rows of an earlier capture than the one processed last, which were left alone.
         seconds: Wall time.
     """
 
@@ -39,7 +40,7 @@ class StageReport:
 
     @property
     def unchanged(self) -> int:
-        """Clips with nothing left to do."""
+        """Clips that were left alone."""
         return self.considered - self.worked_on
 
     @property

@@ -1,6 +1,8 @@
 import io
 import json
 import shutil
+import sys
+import threading
 import warnings
 
 import numpy as np
@@ -112,6 +114,30 @@ def test_unusable_sounds(opened, prepare):
         prepare(encoder, media.wav(media.tone(1), 10))
     with pytest.raises(MediaError, match="gave up decoding the audio"):
         prepare(encoder, plain, seconds=0)
+
+
+def test_a_broken_installation_is_no_files_fault(monkeypatch):
+    monkeypatch.setitem(sys.modules, "librosa", None)
+    with pytest.raises(ImportError, match="librosa"):
+        load_audio(SOUNDS["plain"], 16_000, 3.0)
+
+
+def test_threads_are_those_of_the_thread_that_encodes(opened, prepare):
+    """The pipeline loads a model in one thread and runs it in another."""
+    encoder, before = opened("audio", threads=2), torch.get_num_threads()
+    item = prepare(encoder, SOUNDS["plain"])
+    found = []
+
+    def run():
+        torch.set_num_threads(1)
+        encoder.encode([item])
+        found.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    torch.set_num_threads(before)
+    assert found == [2]
 
 
 def test_a_file_cut_off_in_the_middle_gives_what_is_there(opened, prepare):

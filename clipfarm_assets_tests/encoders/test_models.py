@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import re
@@ -5,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
@@ -101,6 +103,28 @@ def test_the_hash_sees_what_loading_reads_and_nothing_else(stand_ins, tmp_path):
     (path / "1_Pooling" / "config.json").write_text("{}")
     assert hash_model_dir(path) != whole
     assert hash_model_dir(stand_in_dir("text", stand_ins)) == whole
+
+
+def test_files_that_did_not_change_are_hashed_once(stand_ins, tmp_path, monkeypatch):
+    path = shutil.copytree(stand_in_dir("text", stand_ins), tmp_path / "model")
+    reads, hashed = [], hashlib.file_digest
+    monkeypatch.setattr(
+        hashlib, "file_digest", lambda file, name: reads.append(file.name) or hashed(file, name)
+    )
+    whole = hash_model_dir(path)
+    count = len(reads)
+    assert hash_model_dir(path) == whole
+    assert len(reads) == 2 * count, "a change may still hide behind one tick of the clock"
+
+    later = time.time() + 60
+    monkeypatch.setattr(time, "time", lambda: later)
+    for _ in range(3):
+        assert hash_model_dir(path) == whole
+    assert len(reads) == 3 * count
+
+    config = path / "1_Pooling" / "config.json"
+    config.write_bytes(config.read_bytes().swapcase())  # as long as before
+    assert hash_model_dir(path) != whole
 
 
 def test_pickled_weights_serve_where_there_are_no_others(stand_ins, tmp_path, opened, encode):

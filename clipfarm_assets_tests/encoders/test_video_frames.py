@@ -266,3 +266,12 @@ def test_garbled_files_give_frames_or_a_media_error(changes, length):
 def test_random_bytes_are_a_media_error(raw):
     with pytest.raises(MediaError):
         pick(raw)
+
+
+def test_a_broken_installation_is_no_clips_fault():
+    def transform(_frame):
+        msg = "torch"
+        raise ModuleNotFoundError(msg)
+
+    with pytest.raises(ModuleNotFoundError, match="torch"):
+        pick_frames(media.video(3), 16, 16, transform, Deadline.after(60))

@@ -216,3 +216,30 @@ def test_repr_hides_the_password():
     for scheme in ("postgres", "postgresql", "postgresql+psycopg"):
         ledger = Ledger.open(f"{scheme}://user:hunter2@host/db", "s3://b")
         assert repr(ledger) == "Ledger('postgresql+psycopg://user:***@host/db', 's3://b')"
+
+
+def test_unversioned_ids_are_the_smallest_of_that_status(ledger):
+    ledger.commit(
+        "stage",
+        [item("c"), item("a", version="v"), item("d"), item("b"), item("0", status="fail")],
+    )
+    ledger.commit("other", [item("A")])
+    assert ledger.unversioned("stage", "success", 2) == ["b", "c"]
+    assert ledger.unversioned("stage", "success", 9) == ["b", "c", "d"]
+    assert ledger.unversioned("none", "success", 9) == []
+
+
+def test_every_commit_changes_the_mark(ledger):
+    ledger.commit("other", [item("a")])
+    marks = [ledger.mark("stage")]
+    for states in (
+        [item("a"), item("old", -1e9)],
+        [item("b")],
+        [item("a", 5)],
+        [item("b", 1e-7)],  # neither the number nor the latest moment changes
+        [item("b", processed_at="not a time")],
+    ):
+        ledger.commit("stage", states)
+        marks.append(ledger.mark("stage"))
+        assert ledger.mark("stage") == marks[-1]
+    assert len(set(marks)) == len(marks)

@@ -115,6 +115,72 @@ def test_publishing_keeps_newer_rows_of_others_and_skips_a_write_without_change(
         assert ledger.rows("stage") == expected
 
 
+def test_what_was_just_published_is_not_read_again(folder, open_ledger, monkeypatch):
+    ledger = open_ledger("a")
+    ledger.commit("stage", [item("a")])
+    publish(ledger, folder, KEY, "stage")
+    ledger.commit("stage", [item("b")])
+    publish(ledger, folder, KEY, "stage")
+
+    for reading in ("get", "get_versioned"):
+        monkeypatch.setattr(folder, reading, lambda _: pytest.fail("read again"))
+    assert restore(ledger, folder, KEY, "stage") == 0
+    assert publish(ledger, folder, KEY, "stage") == 0
+    monkeypatch.undo()
+    assert set(sqlite_to_items(folder.get(KEY), KEY)) == {"a", "b"}
+
+
+def test_rows_of_others_found_while_publishing_are_still_restored(store, open_ledger):
+    one, two = open_ledger("one"), open_ledger("two")
+    two.commit("stage", [item("theirs")])
+    publish(two, store, KEY, "stage")
+    one.commit("stage", [item("mine")])
+    publish(one, store, KEY, "stage")
+    assert restore(one, store, KEY, "stage") == 1
+    assert set(one.rows("stage")) == {"mine", "theirs"}
+
+
+def test_a_rival_between_reading_and_writing_is_merged_and_restored(
+    folder, open_ledger, monkeypatch
+):
+    one, two = open_ledger("one"), open_ledger("two")
+    one.commit("stage", [item("mine")])
+    two.commit("stage", [item("theirs")])
+    swap, raced = folder.swap, []
+
+    def rival_first(key, data, expected):
+        if not raced:
+            raced.append(key)
+            publish(two, folder, KEY, "stage")
+        return swap(key, data, expected)
+
+    monkeypatch.setattr(folder, "swap", rival_first)
+    publish(one, folder, KEY, "stage")
+    assert set(sqlite_to_items(folder.get(KEY), KEY)) == {"mine", "theirs"}
+    assert restore(one, folder, KEY, "stage") == 1
+
+
+def test_rows_that_a_killed_run_left_unpublished_are_published(folder, open_ledger):
+    ledger = open_ledger("a")
+    ledger.commit("stage", [item("a")])
+    publish(ledger, folder, KEY, "stage")
+    ledger.commit("stage", [item("a", 1, status="fail"), item("b")])
+    ledger.close()
+    assert publish(open_ledger("a"), folder, KEY, "stage") == 2
+
+
+def test_a_published_object_that_is_gone_or_was_replaced_is_mended(folder, open_ledger):
+    ledger = open_ledger("a")
+    ledger.commit("stage", [item("a")])
+    publish(ledger, folder, KEY, "stage")
+    whole = folder.get(KEY)
+    folder.delete(KEY)
+    assert publish(ledger, folder, KEY, "stage") == 1
+    folder.put(KEY, items_to_sqlite({}))
+    assert publish(ledger, folder, KEY, "stage") == 1
+    assert folder.get(KEY) == whole
+
+
 def test_nothing_is_published_of_an_empty_stage(folder, open_ledger):
     assert publish(open_ledger("a"), folder, KEY, "stage") == 0
     assert not folder.exists(KEY)

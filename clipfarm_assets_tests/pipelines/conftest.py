@@ -1,5 +1,6 @@
 import pytest
 
+from clipfarm_assets_tests.pipelines import older
 from clipfarm_assets_tests.pipelines.kit import DAY_1, World, clips
 
 
@@ -28,3 +29,9 @@ def fused(world):
     world.fill(clips(5))
     world.all_of_it(DAY_1)
     return world
+
+
+@pytest.fixture
+def kept(world):
+    """An older deployment's bucket, and what of it must stay as it is."""
+    return older.leave(world)

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from clipfarm_assets.contracts import statuses
 from clipfarm_assets.contracts.horizon_csv import COLUMNS, source_hash
@@ -213,8 +214,10 @@ class World:
         *dates: str,
         by: Door | None = None,
         known: EmbeddingVersion | None = None,
+        index: Mapping[str, pa.Table] | None = None,
         **options: Any,
     ):
+        """Embed the dates as the CSV has them now, or as `index` has them."""
         by = door(modality) if by is None else by
         stage = EmbeddingStage(
             self.deployment,
@@ -224,7 +227,7 @@ class World:
             self.said.append,
             known_version=lambda: known,
         )
-        return stage.run(self.index(*dates))
+        return stage.run(self.index(*dates) if index is None else index)
 
     def embed_all(self, *dates: str, revision: str = "r1", **options: Any) -> None:
         for modality in MODALITIES:

@@ -1,7 +1,10 @@
 """A machine with no ledger of its own takes the published state, and finds nothing to do."""
 
+from dataclasses import replace
+
 import pytest
 
+from clipfarm_assets.ledger.published import sqlite_to_items
 from clipfarm_assets.ledger.sqlite_file import BadState
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets_tests.pipelines.kit import (
@@ -114,3 +117,51 @@ def test_a_state_is_read_once_a_version(done, open_world, monkeypatch):
     new.deployment.restore("video_embedding")
 
     assert read == []
+
+
+def test_each_date_is_published_before_the_next_begins(open_world, monkeypatch):
+    """A run over many dates that ends early has not worked for itself alone."""
+    world = open_world()
+    world.fill([*clips(2, DAY_1, "d1"), *clips(2, DAY_2, "d2")])
+    get = ObjectStore.get
+
+    def broken(store, key):
+        if key.startswith("clipfarm/raw/video/d2"):
+            msg = "connection reset by peer"
+            raise OSError(msg)
+        return get(store, key)
+
+    monkeypatch.setattr(ObjectStore, "get", broken)
+    with pytest.raises(OSError, match="connection reset"):
+        world.embed("video", DAY_1, DAY_2)
+    monkeypatch.undo()
+
+    new = open_world("new")
+    new.deployment.restore("video_embedding")
+    assert sorted(new.states("video_embedding")) == ["d1-000", "d1-001"]
+
+
+def test_what_a_killed_run_left_unpublished_is_published_by_one_with_nothing_to_do(open_world):
+    world = open_world()
+    world.fill(clips(3))
+    world.embed("video")
+    key = "clipfarm/state/video_embedding.sqlite"
+    item = world.states("video_embedding")["clip-000"]
+    later = replace(item, processed_at="2126-01-01T00:00:00.000000+00:00")
+    world.ledger.commit("video_embedding", [later])
+
+    assert world.embed("video")[DAY_1].worked_on == 0
+
+    assert sqlite_to_items(world.store.get(key), key)["clip-000"] == later
+
+
+def test_a_run_with_nothing_to_do_reads_no_state(open_world, monkeypatch):
+    world = open_world()
+    world.fill(clips(3))
+    world.embed("video")
+    read, get = [], ObjectStore.get_versioned
+    monkeypatch.setattr(
+        ObjectStore, "get_versioned", lambda s, key: read.append(key) or get(s, key)
+    )
+    world.embed("video")
+    assert [key for key in read if "/state/video_embedding" in key] == []

@@ -57,7 +57,8 @@ class FusedManifest:
     Attributes:
         rows: `SCHEMA`; once merged, sorted by (video_id, source_hash) and unique in them.
         lock_version: Version of the lock its rows were fused under.
-        shards: Keys of all shards merged so far, also those whose every row was superseded.
+        shards: Keys of all shards looked at so far: merged, also where every row was superseded
+            since, or of an earlier lock.
     """
 
     rows: pa.Table

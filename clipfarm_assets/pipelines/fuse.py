@@ -5,7 +5,7 @@ itself, so a run killed between a shard and its ledger rows loses nothing: the n
 shard and takes its rows from it.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -49,6 +49,7 @@ class FuseOptions:
         max_fail_retries: Failures of one source kept as `fail`; the next one is `fail_terminal`.
         terminal_text_statuses: Text statuses after which a placeholder is approved.
         retry_terminal: Try items again that ended as `fail_terminal`.
+        verify_objects: Fuse clips again whose shard is gone from the store.
     """
 
     shard_rows: int = SHARD_ROWS
@@ -56,6 +57,7 @@ class FuseOptions:
     max_fail_retries: int = statuses.DEFAULT_MAX_FAIL_RETRIES
     terminal_text_statuses: Collection[str] = statuses.DEFAULT_TERMINAL_TEXT_STATUSES
     retry_terminal: bool = False
+    verify_objects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +144,13 @@ class FusionStage:
         terminal = statuses.FUSION_TERMINAL
         if self.options.retry_terminal:
             terminal = terminal - {statuses.FAIL_TERMINAL}
+        lost = self._lost_shards(previous.values()) if self.options.verify_objects else ()
         delta = []
         for row in index.to_pylist():
             before = previous.get(row["video_id"])
+            if rules.is_outdated(before, row["captured_at"]):
+                report.totals["outdated_index_rows"] += 1
+                continue
             reason = rules.delta_reason(
                 before,
                 row["source_hash"],
@@ -155,6 +161,8 @@ class FusionStage:
             if reason is None and before is not None:
                 if before.version is None and lock.lock_version > 1:
                     reason = "version_changed"
+                elif before.artifact_key in lost:
+                    reason = "object_missing"
                 elif before.status == statuses.SUCCESS_TEXT_PLACEHOLDER and (
                     self._all_exist(availability[row["video_id"]])
                 ):
@@ -171,6 +179,12 @@ class FusionStage:
                     )
                 )
         return delta
+
+    def _lost_shards(self, items: Iterable[Item]) -> set[str]:
+        """Keys of shards that the ledger knows and the store has no more."""
+        prefix = self.deployment.layout.shards_prefix(self.strategy)
+        there = {info.key for info in self.deployment.store.list(prefix)}
+        return {item.artifact_key for item in items if item.artifact_key} - there
 
     def _all_exist(self, vectors: Mapping[Modality, Availability]) -> bool:
         """Whether all three may be used and are there; text first, for it is what is missing."""
@@ -236,6 +250,7 @@ class FusionStage:
                         datetime.now(UTC),
                         video_id=candidate.video_id,
                         version=lock.id,
+                        details={rules.CAPTURED_AT: candidate.captured_at},
                     )
                 )
                 continue
@@ -252,6 +267,7 @@ class FusionStage:
                         verdict.reason,
                         datetime.now(UTC),
                         video_id=candidate.video_id,
+                        details={rules.CAPTURED_AT: candidate.captured_at},
                     )
                 )
             else:
@@ -286,7 +302,9 @@ class FusionStage:
     ) -> None:
         shard = _shard_of(rows, lock)
         shard.verify(lock)
-        key = put_shard(self.deployment, self.strategy, date, shard.to_npz())
+        known = self.deployment.ledger.rows(self.stage, [str(i) for i in shard.video_ids])
+        used = [item.artifact_key for item in known.values() if item.artifact_key]
+        key = put_shard(self.deployment, self.strategy, date, shard.to_npz(), used)
         self.deployment.ledger.commit(self.stage, list(ledger_rows(key, shard, lock)))
         for row in rows:
             report.count(row.candidate.video_id, row.verdict.status, row.verdict.reason)

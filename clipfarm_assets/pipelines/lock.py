@@ -9,6 +9,7 @@ from clipfarm_assets.contracts.fused_manifest import FusedManifest
 from clipfarm_assets.contracts.schema_lock import (
     UNVERSIONED,
     Difference,
+    LockMismatch,
     SchemaLock,
     differences,
     mismatch,
@@ -16,6 +17,7 @@ from clipfarm_assets.contracts.schema_lock import (
     with_adopted,
 )
 from clipfarm_assets.contracts.statuses import MODALITIES, Modality, Strategy
+from clipfarm_assets.ledger.schema import Item
 from clipfarm_assets.pipelines.deployment import Deployment
 from clipfarm_assets.storage.npy import npy_to_vector
 from clipfarm_assets.storage.objects import ObjectChanged, ObjectExists
@@ -59,6 +61,7 @@ def load_lock(deployment: Deployment, strategy: Strategy) -> SchemaLock:
     Raises:
         NoLock: There is none; says how to make one.
         BadLock: The object is no lock.
+        LockMismatch: It is the lock of another strategy.
     """
     key = deployment.layout.schema_lock(strategy)
     try:
@@ -69,10 +72,23 @@ def load_lock(deployment: Deployment, strategy: Strategy) -> SchemaLock:
             "first, which locks the shape of the vectors that are there"
         )
         raise NoLock(msg) from None
-    return SchemaLock.from_json(data, key)
+    lock = SchemaLock.from_json(data, key)
+    _verify_strategy(lock, strategy, key)
+    return lock
 
 
-def found_schema(deployment: Deployment, strategy: Strategy) -> SchemaLock:
+def _verify_strategy(lock: SchemaLock, strategy: Strategy, key: str) -> None:
+    if lock.fusion_strategy != strategy:
+        msg = (
+            f"{key} must be the lock of {strategy!r} but is that of {lock.fusion_strategy!r}: "
+            "restore the right object"
+        )
+        raise LockMismatch(msg)
+
+
+def found_schema(
+    deployment: Deployment, strategy: Strategy, *, append_mask: bool = True
+) -> SchemaLock:
     """The lock that the vectors embedded last ask for.
 
     Raises:
@@ -95,9 +111,20 @@ def found_schema(deployment: Deployment, strategy: Strategy) -> SchemaLock:
         if recorded:
             dims[modality] = recorded.dim
         else:
-            key = latest.artifact_key or deployment.layout.embedding(modality, latest.video_id)
-            dims[modality] = len(npy_to_vector(deployment.store.get(key)))
-    return SchemaLock.of(strategy, dims, versions)
+            dims[modality] = _stored_dim(deployment, modality, latest)
+    return SchemaLock.of(strategy, dims, versions, append_mask=append_mask)
+
+
+def _stored_dim(deployment: Deployment, modality: Modality, item: Item) -> int:
+    key = item.artifact_key or deployment.layout.embedding(modality, item.video_id)
+    try:
+        return len(npy_to_vector(deployment.store.get(key)))
+    except FileNotFoundError:
+        msg = (
+            f"the ledger says that {key} was stored, but it does not exist: restore it, or "
+            f"materialise clips/{modality}_embeddings with verify_objects: true"
+        )
+        raise NothingEmbedded(msg) from None
 
 
 def settle_lock(
@@ -105,9 +132,18 @@ def settle_lock(
     strategy: Strategy,
     *,
     migrate: bool = False,
+    append_mask: bool | None = None,
     clock: Callable[[], str] = now,
 ) -> LockOutcome:
     """Create the lock if there is none, else verify it, or migrate it if that is asked for.
+
+    Args:
+        deployment: Whose lock.
+        strategy: Of which strategy.
+        migrate: Archive what is there and open a new version for what was found.
+        append_mask: Whether fused vectors end in the text mask. None keeps the lock's choice, and
+            makes a new lock with it.
+        clock: Gives ``updated_at``.
 
     Raises:
         LockMismatch: What was found contradicts the lock, and `migrate` is off.
@@ -117,7 +153,8 @@ def settle_lock(
         deployment.restore(statuses.embedding_stage(modality))
     key = deployment.layout.schema_lock(strategy)
     adopted = deployment.models_lock().adopted()
-    found = replace(found_schema(deployment, strategy), updated_at=clock())
+    made = found_schema(deployment, strategy, append_mask=append_mask is not False)
+    found = replace(made, updated_at=clock())
     try:
         data, version = deployment.store.get_versioned(key)
     except FileNotFoundError:
@@ -128,17 +165,13 @@ def settle_lock(
             deployment.store.put_if_absent(key, found.to_json())
         except ObjectExists:
             # Another run was first; what it locked is verified like any other lock.
-            return settle_lock(deployment, strategy, clock=clock)
+            return settle_lock(deployment, strategy, append_mask=append_mask, clock=clock)
         return LockOutcome(found, "created")
 
     lock = SchemaLock.from_json(data, key)
-    # The mask is a choice of the deployment, not something vectors tell.
-    found = SchemaLock.of(
-        strategy,
-        {modality: found.dim(modality) for modality in MODALITIES},
-        {modality: found.embedding_versions[modality] for modality in MODALITIES},
-        append_mask=lock.mask_appended,
-    )
+    _verify_strategy(lock, strategy, key)
+    if append_mask is None:
+        found = found_schema(deployment, strategy, append_mask=lock.mask_appended)
     changes = differences(lock, found, adopted)
     if migrate:
         if not changes:
@@ -154,7 +187,7 @@ def settle_lock(
             deployment.store.swap(key, named.to_json(), version)
         except ObjectChanged:
             # Another run named or migrated it meanwhile: what it is now is verified.
-            return settle_lock(deployment, strategy, clock=clock)
+            return settle_lock(deployment, strategy, append_mask=append_mask, clock=clock)
         fields = tuple(
             Difference(f"embedding_versions.{m}", UNVERSIONED, named.embedding_versions[m])
             for m in MODALITIES
@@ -182,6 +215,7 @@ def _migrate(
     strategy, manifest_key = lock.fusion_strategy, layout.fused_manifest(lock.fusion_strategy)
     lock_bytes, version = stored
     archives = [(layout.schema_lock_archive(strategy, lock.lock_version), lock_bytes)]
+    empty = FusedManifest.empty(lock.lock_version + 1)
     try:
         manifest = store.get(manifest_key)
     except FileNotFoundError:
@@ -189,29 +223,30 @@ def _migrate(
     else:
         # A manifest of another version means that a rival migration is further than this one:
         # archiving it as the old one would lose the old one.
-        if _version_of(manifest) != lock.lock_version:
+        archived = FusedManifest.from_table(parquet_to_table(manifest), manifest_key)
+        if archived.lock_version != lock.lock_version:
             msg = (
                 f"{manifest_key} was migrated by another run meanwhile: look at it, then run again"
             )
             raise ObjectChanged(msg)
         archives.append((layout.fused_manifest_archive(strategy, lock.lock_version), manifest))
+        # Its shards need not be looked at again to see that they are of the old lock.
+        empty = replace(empty, shards=archived.shards)
     for key, data in archives:
         store.put(key, data)
     opened = replace(found, lock_version=lock.lock_version + 1, updated_at=moment)
     store.swap(layout.schema_lock(strategy), opened.to_json(), version)
-    empty = FusedManifest.empty(opened.lock_version)
 
     def emptied(data: bytes | None) -> bytes | None:
         # Another run may have fused and merged under the new lock already.
-        is_new = data is not None and _version_of(data) >= opened.lock_version
-        return None if is_new else table_to_parquet(empty.rows, empty.file_metadata())
+        if data is not None:
+            current = FusedManifest.from_table(parquet_to_table(data), manifest_key)
+            if current.lock_version >= opened.lock_version:
+                return None
+        return table_to_parquet(empty.rows, empty.file_metadata())
 
     store.update(manifest_key, emptied)
     return LockOutcome(opened, "migrated", changes, tuple(key for key, _ in archives))
-
-
-def _version_of(manifest: bytes) -> int:
-    return FusedManifest.from_table(parquet_to_table(manifest)).lock_version
 
 
 def archived_versions(deployment: Deployment, lock: SchemaLock) -> dict[Modality, set[str]]:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import polars as pl
@@ -39,7 +39,7 @@ class ManifestUpdate:
         manifest: As it is now.
         new_shards: Keys merged by this run.
         undeclared: Shards that declare nothing and that no manifest describes; they are left alone.
-        archived: Shards of earlier locks, left alone.
+        archived: Shards of earlier locks that were not known as such yet; they are left alone.
         read_back: ``video_id -> fused_key[shard_idx]`` of the pointers that were read back.
         seconds: Wall time.
     """
@@ -67,7 +67,7 @@ def load_manifest(deployment: Deployment, strategy: Strategy) -> FusedManifest:
     except FileNotFoundError:
         msg = f"{key} does not exist: materialise clips/fused_manifest for {strategy!r} first"
         raise FileNotFoundError(msg) from None
-    manifest = FusedManifest.from_table(parquet_to_table(data), key)
+    manifest = _parsed(data, key)
     if manifest.lock_version != lock.lock_version:
         msg = (
             f"{key} is of lock version {manifest.lock_version} but version {lock.lock_version} is "
@@ -105,13 +105,18 @@ def update_manifest(
     declared: dict[str, pa.Table] = {}
     undeclared: list[str] = []
     archived: list[str] = []
-    old = _current(store.get(key) if store.exists(key) else None, key, lock)
+    try:
+        old = _under(lock, _parsed(store.get(key), key), key)
+    except FileNotFoundError:
+        old = FusedManifest.empty(lock.lock_version)
     unknown = [shard_key for shard_key in on_store if shard_key not in old.shards]
     progress = Progress(f"manifest {strategy}", len(unknown), say)
     for shard_key in unknown:
         shard = FusedShard.from_npz(store.get(shard_key), shard_key)
-        if shard.lock_version() != lock.lock_version:
+        if shard.lock_version() < lock.lock_version:
             archived.append(shard_key)
+        elif shard.lock_version() > lock.lock_version:
+            continue  # a migration is under way: the next update is for them
         elif shard.declared is None:
             undeclared.append(shard_key)
         else:
@@ -123,10 +128,11 @@ def update_manifest(
 
     def change(data: bytes | None) -> bytes | None:
         nonlocal merged
-        current = _current(data, key, lock)
+        stored = None if data is None else _parsed(data, key)
+        current = _under(lock, stored, key)
         new = [shard_key for shard_key in declared if shard_key not in current.shards]
-        merged = current.merged([declared[shard_key] for shard_key in new], new)
-        if data is not None and not new and current.lock_version == _stored_version(data):
+        merged = current.merged([declared[shard_key] for shard_key in new], [*new, *archived])
+        if stored and stored.lock_version == lock.lock_version and stored.shards == merged.shards:
             return None
         return table_to_parquet(merged.rows, merged.file_metadata())
 
@@ -141,21 +147,20 @@ def update_manifest(
     )
 
 
-def _current(data: bytes | None, key: str, lock: SchemaLock) -> FusedManifest:
-    """The stored manifest, or an empty one where it is of an earlier lock (archived beside it)."""
-    if data is None:
+def _parsed(data: bytes, key: str) -> FusedManifest:
+    return FusedManifest.from_table(parquet_to_table(data), key)
+
+
+def _under(lock: SchemaLock, stored: FusedManifest | None, key: str) -> FusedManifest:
+    """What there is under the lock: nothing yet where the stored manifest is of an earlier one."""
+    if stored is None:
         return FusedManifest.empty(lock.lock_version)
-    manifest = FusedManifest.from_table(parquet_to_table(data), key)
-    if manifest.lock_version > lock.lock_version:
-        msg = f"{key} was migrated to lock version {manifest.lock_version} meanwhile: run again"
+    if stored.lock_version > lock.lock_version:
+        msg = f"{key} was migrated to lock version {stored.lock_version} meanwhile: run again"
         raise ObjectChanged(msg)
-    if manifest.lock_version < lock.lock_version:
-        return FusedManifest.empty(lock.lock_version)
-    return manifest
-
-
-def _stored_version(data: bytes) -> int:
-    return FusedManifest.from_table(parquet_to_table(data)).lock_version
+    if stored.lock_version < lock.lock_version:
+        return replace(FusedManifest.empty(lock.lock_version), shards=stored.shards)
+    return stored
 
 
 def _read_back(
@@ -167,19 +172,17 @@ def _read_back(
     rows = fresh if len(fresh) else rows
     if not len(rows):
         return
-    picks = sorted({0, len(rows) // 2, len(rows) - 1})[:POINTERS_READ_BACK]
-    for row in rows[picks].iter_rows(named=True):
-        pointer = f"{row['video_id']} -> {row['fused_key']}[{row['shard_idx']}]"
-        shard = FusedShard.from_npz(deployment.store.get(row["fused_key"]), row["fused_key"])
-        verdict = checks.pointers_resolve(
-            rows.filter(pl.col("video_id") == row["video_id"]).filter(
-                pl.col("fused_key") == row["fused_key"]
-            ),
-            [(row["fused_key"], shard)],
+    picked = rows[sorted({0, len(rows) // 2, len(rows) - 1})[:POINTERS_READ_BACK]]
+    shards = shards_of(deployment, picked["fused_key"].unique(maintain_order=True).to_list())
+    verdict = checks.pointers_resolve(picked, shards)
+    if not verdict.holds:
+        msg = (
+            f"pointers read back from the manifest lead elsewhere: {verdict.summary()}; restore "
+            "the shards, or materialise clips/fused_shards with verify_objects: true"
         )
-        if not verdict.holds:
-            raise DanglingPointer(verdict.summary())
-        yield pointer
+        raise DanglingPointer(msg)
+    for row in picked.iter_rows(named=True):
+        yield f"{row['video_id']} -> {row['fused_key']}[{row['shard_idx']}]"
 
 
 def shards_of(deployment: Deployment, keys: list[str]) -> Iterator[tuple[str, FusedShard | str]]:

@@ -1,6 +1,6 @@
 """Shards in the store: the next free part number, and the ledger rows that a shard stands for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -16,16 +16,26 @@ from clipfarm_assets.pipelines.deployment import Deployment
 from clipfarm_assets.pipelines.progress import Say
 from clipfarm_assets.storage.objects import ObjectExists
 
+# What the ledger remembers of a shard whose rows it has: shards never change.
+_TAKEN = "taken"
 
-def put_shard(deployment: Deployment, strategy: Strategy, date: str, data: bytes) -> str:
-    """Put a shard under the next free part number of its date; returns the key."""
+
+def put_shard(
+    deployment: Deployment, strategy: Strategy, date: str, data: bytes, used: Iterable[str] = ()
+) -> str:
+    """Put a shard under the next free part number of its date; returns the key.
+
+    Args:
+        deployment: Whose store.
+        strategy: Whose shard.
+        date: Under which date.
+        data: The shard.
+        used: Keys once used, also of shards that were lost: their numbers are not given again.
+    """
     layout, store = deployment.layout, deployment.store
-    parts = [-1]
-    for info in store.list(layout.shards_prefix(strategy, date)):
-        ref = layout.shard_ref(info.key)
-        if ref:
-            parts.append(ref.part)
-    part = max(parts) + 1
+    keys = {info.key for info in store.list(layout.shards_prefix(strategy, date))}
+    refs = [ref for key in {*keys, *used} if (ref := layout.shard_ref(key)) and ref.date == date]
+    part = max((ref.part for ref in refs), default=-1) + 1
     while True:
         key = layout.shard(strategy, date, part)
         try:
@@ -48,6 +58,7 @@ def ledger_rows(key: str, shard: FusedShard, lock: SchemaLock) -> Iterator[Item]
             artifact_key=key,
             vector_id=f"fused:{lock.fusion_strategy}:{row['video_id']}",
             version=lock.id,
+            details={rules.CAPTURED_AT: row["captured_at"]},
         )
         yield replace(item, retry_count=row["retry_count_at_write"])
 
@@ -71,10 +82,15 @@ def take_over_orphans(
     hashes = dict(zip(ids, index["source_hash"].to_pylist(), strict=True))
     named = {item.artifact_key for item in known.values()}
     for info in deployment.store.list(layout.shards_prefix(strategy, date)):
-        if info.key in named or layout.shard_ref(info.key) is None:
+        if (
+            info.key in named
+            or layout.shard_ref(info.key) is None
+            or ledger.merged_version(stage, info.key) == _TAKEN
+        ):
             continue
         shard = FusedShard.from_npz(deployment.store.get(info.key), info.key)
         if shard.declared is None or shard.lock_version() != lock.lock_version:
+            ledger.set_merged_version(stage, info.key, _TAKEN)
             continue
         orphans = [
             item
@@ -83,6 +99,7 @@ def take_over_orphans(
             and _is_newer(info.key, known.get(item.video_id), item)
         ]
         ledger.commit(stage, orphans)
+        ledger.set_merged_version(stage, info.key, _TAKEN)
         known.update((item.video_id, item) for item in orphans)
         if orphans:
             say(f"{info.key}: took over {len(orphans)} rows of an interrupted run")

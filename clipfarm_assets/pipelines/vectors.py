@@ -18,6 +18,7 @@ from clipfarm_assets.contracts.schema_lock import (
     verify_dims,
 )
 from clipfarm_assets.contracts.statuses import MODALITIES, Modality
+from clipfarm_assets.ledger.schema import microseconds
 from clipfarm_assets.pipelines.deployment import Deployment
 from clipfarm_assets.pipelines.lock import archived_versions
 from clipfarm_assets.storage.npy import BadVector, npy_to_vector
@@ -33,6 +34,7 @@ class Availability:
         version: Embedding version, None if nobody recorded one.
         problem: Why it may not be used now, or empty.
         content_sha256: Of the object when it was stored; None if nobody recorded it.
+        processed_at: When it was embedded, as the ledger says it.
         outdated: Whether the problem is that an earlier lock named its version.
     """
 
@@ -41,6 +43,7 @@ class Availability:
     version: str | None = None
     problem: str = ""
     content_sha256: str | None = None
+    processed_at: str = ""
     outdated: bool = False
 
 
@@ -63,18 +66,23 @@ def available(deployment: Deployment, index: pa.Table) -> dict[str, dict[Modalit
     """What is known of every indexed clip's three vectors, by video_id.
 
     A vector of another source (the clip's url changed, the new one isn't embedded yet) doesn't
-    count: the object still there belongs to what the clip used to be.
+    count: the object still there belongs to what the clip used to be. Nor does one that the ledger
+    doesn't know, unless nothing in the stage has a version, as in an older deployment whose state
+    was lost: a run was killed between storing and recording it, and nobody knows its encoder.
     """
     ids = index["video_id"].to_pylist()
     hashes = dict(zip(ids, index["source_hash"].to_pylist(), strict=True))
     out: dict[str, dict[Modality, Availability]] = {video_id: {} for video_id in ids}
     for modality in MODALITIES:
-        rows = deployment.ledger.rows(statuses.embedding_stage(modality), ids)
+        stage = statuses.embedding_stage(modality)
+        rows = deployment.ledger.rows(stage, ids)
+        latest = deployment.ledger.latest(stage, statuses.SUCCESS)
+        unrecorded = "not embedded yet" if latest and latest.version else ""
         for video_id in ids:
             key = deployment.layout.embedding(modality, video_id)
             item = rows.get(video_id)
             if item is None:
-                out[video_id][modality] = Availability(key, known=False)
+                out[video_id][modality] = Availability(key, known=False, problem=unrecorded)
                 continue
             problem = ""
             if item.source_hash != hashes[video_id]:
@@ -82,7 +90,7 @@ def available(deployment: Deployment, index: pa.Table) -> dict[str, dict[Modalit
             elif item.status != statuses.SUCCESS:
                 problem = f"embedding status {item.status}"
             out[video_id][modality] = Availability(
-                key, True, item.version, problem, item.content_sha256
+                key, True, item.version, problem, item.content_sha256, item.processed_at
             )
     return out
 
@@ -134,11 +142,12 @@ def version_gate(
 ) -> None:
     """Compare the versions of all vectors about to be read with the lock.
 
-    A vector of a version that an earlier lock named is outdated: its clip waits until it is
-    embedded again. Any other version than the locked one is a structural fault.
+    A vector of a version that an earlier lock named, and from before the migration, is outdated:
+    its clip waits until it is embedded again. Any other version than the locked one is a structural
+    fault, also an earlier one that is made again: somebody runs the encoder that was left behind.
 
     Raises:
-        LockMismatch: A vector is of a version that no lock of this strategy names.
+        LockMismatch: A vector is of a version that the lock doesn't name, and not merely outdated.
     """
     adopted = deployment.models_lock().adopted()
     outdated: dict[Modality, set[str]] | None = None
@@ -152,7 +161,9 @@ def version_gate(
                 continue
             if outdated is None:
                 outdated = archived_versions(deployment, lock)
-            if found not in {resolve(v, modality, adopted) for v in outdated[modality]}:
+            is_left_over = microseconds(vector.processed_at) < microseconds(lock.updated_at)
+            archived = {resolve(v, modality, adopted) for v in outdated[modality]}
+            if found not in archived or not is_left_over:
                 field = f"embedding_versions.{modality}"
                 raise mismatch(lock, Difference(field, locked, found))
             vector.problem = f"embedding is of version {found}, which the lock has left behind"

@@ -299,21 +299,6 @@ def test_vectors_of_what_the_clip_used_to_be_are_not_fused(world, modality):
     assert world.fused_vector(world.manifest_rows()["one"])[:6].tolist() == expected.tolist()
 
 
-def test_vectors_that_no_ledger_knows_count_if_they_are_there(world):
-    """As in a bucket whose embedding states were lost: the object decides."""
-    prepared(world, [])
-    world.fill([Clip("aaa"), Clip("one", text_state=TERMINAL_TEXT)])
-    for modality in ("video", "audio"):
-        world.store.put(npy_key(modality), world.store.get(npy_key(modality, "aaa")))
-
-    fuse(world)
-    assert state(world).status == "success_text_placeholder"
-
-    world.store.put(npy_key("text"), world.store.get(npy_key("text", "aaa")))
-    assert fuse(world).reasons == {"text_arrived": 1}
-    assert state(world).status == "success_full"
-
-
 def test_without_a_lock_nothing_is_fused(world):
     world.fill(clips(2))
     world.embed_all()

@@ -148,3 +148,37 @@ def test_the_mask_is_the_deployments_choice(fused):
 
 def test_now_is_a_moment_with_its_zone():
     assert lock_module.now().endswith("+00:00")
+
+
+def test_the_mask_can_be_left_out_of_a_new_lock(world):
+    world.fill(clips(2))
+    world.embed_all()
+    lock = world.lock(append_mask=False).lock
+    assert lock.mask_appended is False
+    assert lock.fused_dim == lock.video_dim + lock.audio_dim + lock.text_dim
+    world.fuse()
+    world.merge()
+    assert {row["fused_dim"] for row in world.manifest_rows().values()} == {lock.fused_dim}
+    assert world.lock().what == "verified"
+    with pytest.raises(LockMismatch, match="fused_dim is locked to"):
+        world.lock(append_mask=True)
+    assert world.lock(append_mask=True, migrate=True).lock.fused_dim == lock.fused_dim + 1
+
+
+def test_a_lock_of_another_strategy_is_refused(fused):
+    fused.lock("sum_pool")
+    other = fused.store.get("clipfarm/fused/sum_pool/schema.json")
+    fused.store.put(LOCK, other)
+    sentence = "must be the lock of 'concat' but is that of 'sum_pool'"
+    for step in (fused.fuse, fused.merge, fused.lock):
+        with pytest.raises(LockMismatch, match=sentence):
+            step()
+
+
+def test_a_vector_that_vanished_before_it_was_ever_locked_has_a_sentence(world):
+    world.fill(clips(1))
+    world.embed_all()
+    world.store.delete(world.layout.models_lock())
+    world.store.delete(world.layout.embedding("video", "clip-000"))
+    with pytest.raises(NothingEmbedded, match=r"does not exist: restore it.*verify_objects: true"):
+        world.lock()

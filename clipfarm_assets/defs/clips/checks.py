@@ -11,7 +11,7 @@ from clipfarm_assets.contracts import checks, statuses
 from clipfarm_assets.contracts.checks import Verdict
 from clipfarm_assets.contracts.statuses import Modality
 from clipfarm_assets.defs.clips import common
-from clipfarm_assets.defs.clips.fusion import as_strategy
+from clipfarm_assets.defs.clips.fusion import FuseConfig, as_strategy
 from clipfarm_assets.ledger.schema import Item
 from clipfarm_assets.orchestration import partitions
 from clipfarm_assets.orchestration.checks import Evaluate, promise_check
@@ -101,7 +101,11 @@ def _pointers_resolve(deployment: Deployment, names: Sequence[str]) -> Mapping[s
 
 
 def _placeholders_approved(deployment: Deployment, names: Sequence[str]) -> Mapping[str, Verdict]:
-    return {name: checks.placeholders_approved(_manifest_rows(deployment, name)) for name in names}
+    approved = FuseConfig().terminal_text_statuses
+    return {
+        name: checks.placeholders_approved(_manifest_rows(deployment, name), approved)
+        for name in names
+    }
 
 
 def _required_modalities_present(

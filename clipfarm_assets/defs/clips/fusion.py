@@ -10,6 +10,7 @@ from pydantic import Field
 from clipfarm_assets.contracts import statuses
 from clipfarm_assets.defs.clips import common
 from clipfarm_assets.orchestration import automation, metadata, partitions
+from clipfarm_assets.orchestration.config_defaults import defaults_from
 from clipfarm_assets.orchestration.resources import DeploymentResource
 from clipfarm_assets.pipelines.fuse import SHARD_ROWS, FuseOptions, FusionStage
 from clipfarm_assets.pipelines.lock import settle_lock
@@ -23,6 +24,11 @@ class LockConfig(dg.Config):
         default=False,
         description="Archive the lock and the manifest, and open a new lock version for the "
         "vectors as they are now. Everything is fused again under the new lock.",
+    )
+    append_mask: bool | None = Field(
+        default=None,
+        description="Whether fused vectors end in the text mask. Unset, a new lock has it and an "
+        "older one keeps its choice.",
     )
 
 
@@ -48,7 +54,12 @@ def schema_lock(
     """Create, verify or migrate the lock of each strategy."""
     with deployment.open() as opened:
         for strategy in context.partition_keys:
-            outcome = settle_lock(opened, as_strategy(strategy), migrate=config.migrate)
+            outcome = settle_lock(
+                opened,
+                as_strategy(strategy),
+                migrate=config.migrate,
+                append_mask=config.append_mask,
+            )
             lock = outcome.lock
             context.add_asset_metadata(
                 {
@@ -67,8 +78,13 @@ def schema_lock(
             )
 
 
+@defaults_from("CLIPFARM_FUSION_CONFIG")
 class FuseConfig(common.RetryOptions):
     """How a fusion run works."""
+
+    verify_objects: bool = Field(
+        default=False, description="Fuse clips again whose shard is gone from the store."
+    )
 
     shard_rows: int = Field(default=SHARD_ROWS, ge=1, le=65536, description="Most rows of a shard.")
     terminal_text_statuses: list[str] = Field(
@@ -109,6 +125,7 @@ def fused_shards(
         max_fail_retries=config.max_fail_retries,
         terminal_text_statuses=frozenset(config.terminal_text_statuses),
         retry_terminal=config.retry_terminal,
+        verify_objects=config.verify_objects,
     )
     with deployment.open() as opened:
         for name, dates in partitions.by_strategy(list(context.partition_keys)).items():
@@ -151,9 +168,9 @@ def fused_manifest(context: dg.AssetExecutionContext, deployment: DeploymentReso
                 {
                     "dagster/row_count": len(rows),
                     "new_shards": len(update.new_shards),
-                    "shards": len(update.manifest.shards),
+                    "shards": rows["fused_key"].n_unique(),
                     "undeclared_shards": metadata.records([{"key": k} for k in update.undeclared]),
-                    "shards_of_archived_locks": len(update.archived),
+                    "new_shards_of_archived_locks": len(update.archived),
                     "counts": metadata.records(counts.to_dicts()),
                     "read_back": metadata.records([{"pointer": p} for p in update.read_back]),
                     "preview": metadata.preview(

@@ -23,6 +23,8 @@ from clipfarm_assets.pipelines.deployment import Deployment
 Evaluate = Callable[[Deployment, Sequence[str]], Mapping[str, Verdict]]
 
 _SHOWN = 20
+# Facts that are no counts: their sum over partitions would mean nothing.
+_SIZES = frozenset({"dimension"})
 
 
 def promise_check(
@@ -65,7 +67,7 @@ def promise_check(
                     asset_key=asset,
                     check_name=name,
                     passed=verdicts[key].holds,
-                    metadata=_metadata({key: verdicts[key]}),
+                    metadata=verdict_metadata({key: verdicts[key]}),
                     blocking=blocking,
                     partition=key,
                     target_materialization_data=_examined(context.instance, asset, key),
@@ -77,7 +79,7 @@ def promise_check(
             description="; ".join(
                 f"{key}: {verdict.summary()}" for key, verdict in verdicts.items()
             )[:2000],
-            metadata=_metadata(verdicts),
+            metadata=verdict_metadata(verdicts),
         )
 
     return check
@@ -98,7 +100,8 @@ def _examined(
     )
 
 
-def _metadata(verdicts: Mapping[str, Verdict]) -> Metadata:
+def verdict_metadata(verdicts: Mapping[str, Verdict]) -> Metadata:
+    """Counts summed over the partitions, sizes at their largest, and the first findings."""
     findings = [
         {"partition": key, "subject": finding.subject, "problem": finding.problem}
         for key, verdict in verdicts.items()
@@ -107,7 +110,8 @@ def _metadata(verdicts: Mapping[str, Verdict]) -> Metadata:
     facts: dict[str, int] = {}
     for verdict in verdicts.values():
         for fact, value in verdict.facts.items():
-            facts[fact] = max(facts.get(fact, 0), int(value))
+            before = facts.get(fact, 0)
+            facts[fact] = max(before, int(value)) if fact in _SIZES else before + int(value)
     metadata: Metadata = {
         "examined": dg.MetadataValue.int(sum(v.examined for v in verdicts.values())),
         "findings": dg.MetadataValue.int(len(findings)),

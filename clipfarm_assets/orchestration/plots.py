@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 
 import dagster as dg
@@ -25,8 +26,17 @@ def principal_plane(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.pad(plane, ((0, 0), (0, 2 - plane.shape[1])))
 
 
-def embedding_map(vectors: NDArray[np.float32], labels: Sequence[str], title: str) -> bytes:
-    """A norm histogram beside a 2-D map of the vectors, coloured by label; PNG bytes."""
+def embedding_map(
+    vectors: NDArray[np.float32], labels: Sequence[str], title: str, content: str
+) -> bytes:
+    """A norm histogram beside a 2-D map of the vectors, coloured by label; PNG bytes.
+
+    Args:
+        vectors: Rows ``(N, D)`` of about unit norm.
+        labels: One a row.
+        title: Of the map.
+        content: Hash of what is drawn, in hex; `clips_drawn` tells the picture by it.
+    """
     # Figure and canvas directly: pyplot would keep global state and pick a GUI backend.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -45,8 +55,20 @@ def embedding_map(vectors: NDArray[np.float32], labels: Sequence[str], title: st
     if len(set(labels)) <= 8:
         plane.legend(fontsize=7, title="query", title_fontsize=7)
     out = io.BytesIO()
-    figure.savefig(out, format="png", metadata={"Software": None})
+    comment = f"{_mark(content)}{len(vectors)};"
+    figure.savefig(out, format="png", metadata={"Software": None, "Comment": comment})
     return out.getvalue()
+
+
+def clips_drawn(png: bytes, content: str) -> int | None:
+    """How many clips the picture shows; None if it wasn't drawn from that content."""
+    found = re.search(_mark(content).encode() + rb"(\d+);", png)
+    return int(found[1]) if found else None
+
+
+def _mark(content: str) -> str:
+    """What the number of clips follows in the picture's comment, which PNG keeps uncompressed."""
+    return f"content {content} clips "
 
 
 def inline_png(png: bytes, alt: str) -> dg.MarkdownMetadataValue:

@@ -51,7 +51,7 @@ class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """
         store = self.open_store()
         if self.store.startswith("s3://"):
-            _prove(store.url, store)
+            _prove(store, f"{self.layout.prefix}/state")
         # Dagster resolves a variable for its steps; whoever opens it elsewhere gets its name.
         url = self.ledger.get_value() if isinstance(self.ledger, dg.EnvVar) else self.ledger
         with Ledger.open(url or "", store.url) as ledger:
@@ -61,11 +61,11 @@ class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 _PROVED: set[str] = set()
 
 
-def _prove(url: str, store: ObjectStore) -> None:
+def _prove(store: ObjectStore, folder: str) -> None:
     """Once a process: that the server refuses a write whose condition doesn't hold."""
-    if url not in _PROVED:
-        store.check_conditional_writes()
-        _PROVED.add(url)
+    if store.url not in _PROVED:
+        store.check_conditional_writes(folder)
+        _PROVED.add(store.url)
 
 
 def s3_settings(s3: S3Resource) -> S3Settings:

@@ -237,16 +237,21 @@ class ObjectStore:
         """Remove `key`; nothing happens if it is not there."""
         self._backend().delete(check_key(key))
 
-    def check_conditional_writes(self) -> None:
+    def check_conditional_writes(self, folder: str) -> None:
         """Prove that the store refuses a write whose condition does not hold; once, at start-up.
 
         Some S3 servers accept conditional writes and ignore the condition, which would silently
         lose rows and rewrite shards.
 
+        Args:
+            folder: Where the probe object is written, and removed: credentials may be limited to
+                some prefix.
+
         Raises:
+            OutsideStore: `folder` is no plain relative path.
             StoreUnavailable: It does not refuse.
         """
-        key = f".probe-{uuid.uuid4().hex}"
+        key = f"{check_prefix(folder)}/.probe-{uuid.uuid4().hex}"
         try:
             version = self.swap(key, b"1", None)
             self.swap(key, b"2", version)

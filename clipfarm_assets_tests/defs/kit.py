@@ -35,8 +35,10 @@ class HashEncoder:
 
     is_stand_in = False
 
-    def __init__(self, modality, revision="r1"):
-        self.version = EmbeddingVersion(modality, "hash", revision, "0" * 64, "hash-1", {}, DIM)
+    def __init__(self, modality, revision, config):
+        self.version = EmbeddingVersion(
+            modality, "hash", revision, "0" * 64, "hash-1", config.version_params(), DIM
+        )
 
     def prepare(self, source, deadline):
         if source.raw.startswith(b"corrupt"):
@@ -59,12 +61,12 @@ class HashEncoders(EncodersResource):
     revision: str = "r1"
 
     def known_version(self, modality, config, models_lock):
-        version = HashEncoder(modality, self.revision).version
+        version = HashEncoder(modality, self.revision, config).version
         return models_lock.version(version.id)
 
     def open(self, modality, config, models_lock):
         OPENED.append(modality)
-        return HashEncoder(modality, self.revision)
+        return HashEncoder(modality, self.revision, config)
 
 
 @dataclass

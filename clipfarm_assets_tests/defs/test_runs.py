@@ -1,5 +1,7 @@
 """Runs of the definitions: one date, a range of dates, broken data, migration."""
 
+import json
+import logging
 from dataclasses import replace
 
 import dagster as dg
@@ -101,6 +103,74 @@ def test_a_second_run_works_on_nothing_and_loads_no_raw_object(bench, instance):
         assert materialised(instance, "fused_shards")[f"{date}|concat"]["worked_on"].value == 0
     after = objects(bench)
     assert {k: v for k, v in before.items() if "/raw/" not in k} == after
+
+
+def test_lost_and_damaged_vectors_are_made_again_when_the_run_is_told_to_look(bench, instance):
+    bench.run(instance, "clips_daily", "2026-02-05")
+    before = objects(bench)
+    bench.store.delete(bench.layout.embedding("video", "clip5-0"))
+    bench.store.put(bench.layout.embedding("video", "clip5-1"), b"damaged")
+    look = {"ops": {"clips__video_embeddings": {"config": {"verify_objects": True}}}}
+    bench.run(instance, "clips_daily", "2026-02-05", config=look)
+    shown = materialised(instance, "video_embeddings")["2026-02-05"]
+    assert shown["worked_on"].value == 2
+    assert shown["embeddings_on_the_map"].value == 4
+    assert objects(bench) == before
+
+
+def vector_keys(bench, modality="video"):
+    return [info.key for info in bench.store.list(bench.layout.embeddings_prefix(modality))]
+
+
+def test_a_run_with_nothing_to_do_shows_the_stored_maps_and_reads_no_vector(bench, instance):
+    bench.run(instance, "clips_daily", span=(DATES[0], DATES[-1]))
+    before = materialised(instance, "video_embeddings")["2026-02-05"]
+    for key in vector_keys(bench):
+        bench.store.delete(key)
+    bench.run(instance, "clips_daily", span=(DATES[0], DATES[-1]), check=False)
+    after = materialised(instance, "video_embeddings")["2026-02-05"]
+    assert after["embeddings_on_the_map"].value == 4
+    assert after["map_file"] == before["map_file"]
+    assert after["map"] == before["map"]
+
+
+def test_a_map_is_drawn_again_when_it_is_lost_or_its_clips_changed(bench, instance):
+    bench.run(instance, "clips_daily", span=(DATES[0], DATES[-1]))
+    lost = bench.layout.report("video_embeddings", "2026-02-05", "map.png")
+    picture = bench.store.get(lost)
+    bench.store.delete(lost)
+    bench.add_clips(
+        *((f"clip5-{i}", "2026-02-05") for i in range(4)),
+        *((f"clip6-{i}", "2026-02-06") for i in range(2)),
+        *((f"clip{i}", "2026-02-07") for i in ("6-2", "7-0", "7-1")),  # one captured again
+    )
+    bench.run(instance, "clips_daily", span=(DATES[0], DATES[-1]))
+    shown = materialised(instance, "video_embeddings")
+    assert {shown[date]["worked_on"].value for date in DATES} == {0}
+    assert [shown[date]["embeddings_on_the_map"].value for date in DATES] == [4, 2, 3]
+    assert bench.store.get(lost) == picture
+
+
+def test_clips_from_before_the_first_partition_are_counted_and_named(bench, instance):
+    bench.add_clips(("early-2", "2025-12-30"), ("early-1", "2025-12-31"), ("a", "2026-02-05"))
+    result = bench.run(instance, "clips_daily", "2026-02-05")
+    shown = materialised(instance, "clip_index")["2026-02-05"]
+    assert shown["skipped/before_first_partition"].value == 2
+    rows = [record.data for record in shown["skipped_rows"].records]
+    assert [(row["reason"], row["video_id"], row["csv_row"]) for row in rows] == [
+        ("before_first_partition", "early-2", 1),
+        ("before_first_partition", "early-1", 2),
+    ]
+    stored = parquet_to_table(bench.store.get(bench.layout.clip_index("2026-02-05")))
+    assert stored["video_id"].to_pylist() == ["a"]
+    assert json.loads(stored.schema.metadata[b"clipfarm.skipped"]) == {"before_first_partition": 2}
+    (warning,) = [
+        entry.user_message
+        for entry in instance.all_logs(result.run_id)
+        if entry.level == logging.WARNING
+    ]
+    assert warning.startswith("2 clips were captured before the first partition")
+    assert "CLIPFARM_START_DATE to 2025-12-30" in warning
 
 
 def test_a_broken_embedding_fails_its_dates_check_and_blocks_the_run(bench, instance):

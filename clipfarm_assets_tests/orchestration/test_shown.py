@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipfarm_assets.orchestration import metadata, plots
+from clipfarm_assets.contracts.checks import Finding, Verdict
+from clipfarm_assets.orchestration import checks, metadata, plots
 from clipfarm_assets.orchestration.console import short_console
 from clipfarm_assets.pipelines.report import SAMPLE_IDS, StageReport
 
@@ -40,10 +41,31 @@ def test_few_clips_have_a_plane_too(rows):
 
 def test_the_map_is_a_png_and_the_same_each_time():
     vectors, labels = unit(30), ["sport", "music", ""] * 10
-    png = plots.embedding_map(vectors, labels, "video embeddings")
-    assert png == plots.embedding_map(vectors, labels, "video embeddings")
+    png = plots.embedding_map(vectors, labels, "video embeddings", "c0ffee")
+    assert png == plots.embedding_map(vectors, labels, "video embeddings", "c0ffee")
     assert Image.open(io.BytesIO(png)).size > (400, 200)
     assert plots.inline_png(png, "map").md_str.startswith("![map](data:image/png;base64,iVBOR")
+
+
+def test_a_map_knows_what_it_was_drawn_from():
+    png = plots.embedding_map(unit(12), ["music"] * 12, "video embeddings", "c0ffee")
+    assert plots.clips_drawn(png, "c0ffee") == 12
+    assert plots.clips_drawn(png, "c0ffe") is None
+    assert plots.clips_drawn(b"", "c0ffee") is None
+
+
+def test_a_range_checks_counts_are_the_sums_of_its_partitions():
+    verdicts = {
+        "concat": Verdict((), 3, {"dimension": 9, "placeholders": 2}),
+        "max_pool": Verdict((Finding("clip1", "gone"),), 4, {"dimension": 5, "placeholders": 3}),
+    }
+    shown = checks.verdict_metadata(verdicts)
+    assert shown["examined"].value == 7
+    assert shown["findings"].value == 1
+    assert shown["placeholders"].value == 5
+    assert shown["dimension"].value == 9, "a size, not a count"
+    (finding,) = shown["first_findings"].records
+    assert finding.data == {"partition": "max_pool", "subject": "clip1", "problem": "gone"}
 
 
 def test_stage_metadata_counts_and_shows_samples():

@@ -93,7 +93,7 @@ def test_swap(store):
 
 
 def test_conditional_writes_are_checked(store):
-    store.check_conditional_writes()
+    store.check_conditional_writes("clipfarm/state")
     assert list(store.list("")) == []
 
 

@@ -134,6 +134,7 @@ class _LosingProxy(http.server.BaseHTTPRequestHandler):
     """Passes requests on; loses the answer to the first successful PUT, or drops conditions."""
 
     def do_GET(self):
+        self.server.requests.append((self.command, self.path.partition("?")[0]))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         upstream = http.client.HTTPConnection(self.server.upstream, timeout=30)
         headers = {k: v for k, v in self.headers.items() if k.lower() not in self.server.dropped}
@@ -173,6 +174,7 @@ def losing_store():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _LosingProxy) as server:
         server.upstream = settings.endpoint_url.removeprefix("http://")
         server.lost, server.on_loss, server.dropped = False, lambda: None, set()
+        server.requests = []
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         proxied = S3Settings(f"http://127.0.0.1:{server.server_port}", "us-east-1", "a", "b")
@@ -215,8 +217,20 @@ def test_a_put_if_absent_whose_answer_got_lost_succeeds(losing_store):
 def test_a_server_that_ignores_conditions_is_found_out(losing_store, dropped):
     server, store, direct = losing_store
     server.lost = True  # lose nothing here
-    store.check_conditional_writes()
+    store.check_conditional_writes("clipfarm/state")
     server.dropped = {dropped}
     with pytest.raises(StoreUnavailable, match="ignores the conditions"):
-        store.check_conditional_writes()
+        store.check_conditional_writes("clipfarm/state")
     assert list(direct.list("")) == []
+
+
+@pytest.mark.s3
+def test_the_probe_of_conditions_stays_below_the_prefix_it_is_given(losing_store):
+    server, store, _ = losing_store
+    server.lost = True  # lose nothing here
+    store.check_conditional_writes("clipfarm/state")
+    below = f"{store.url.removeprefix('s3:/').partition('?')[0]}/clipfarm/state/.probe-"
+    # Deletes name their objects in the body of a POST to the bucket.
+    paths = [path for command, path in server.requests if command != "POST"]
+    assert len(paths) >= 4
+    assert [path for path in paths if not path.startswith(below)] == []

@@ -1,31 +1,26 @@
 """The three embedding assets and the manifest over them."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
-import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from clipfarm_assets.contracts import statuses
 from clipfarm_assets.contracts.statuses import Modality
 from clipfarm_assets.defs.clips import common
+from clipfarm_assets.defs.clips.pictures import embedding_map
 from clipfarm_assets.encoders.config import AudioConfig, EncoderConfig, TextConfig, VideoConfig
-from clipfarm_assets.orchestration import metadata, partitions, plots
+from clipfarm_assets.orchestration import metadata, partitions
+from clipfarm_assets.orchestration.config_defaults import defaults_from
 from clipfarm_assets.orchestration.resources import DeploymentResource, EncodersResource
-from clipfarm_assets.pipelines.deployment import Deployment
 from clipfarm_assets.pipelines.embed import EmbeddingStage, EmbedOptions
 from clipfarm_assets.pipelines.manifest import embedding_manifest as manifest_of
-from clipfarm_assets.storage.npy import BadVector, npy_to_vector
-
-# Points of the 2-D map: more would only hide each other.
-_MAP_CLIPS = 2000
 
 
 class EmbedConfig(common.RetryOptions):
-    """How an embedding run works; none of these changes a vector."""
+    """How an embedding run works; none of these changes what a vector is."""
 
     batch_size: int = Field(
         default=8, ge=1, le=1024, description="Items encoded, stored and committed together."
@@ -33,16 +28,24 @@ class EmbedConfig(common.RetryOptions):
     workers: int = Field(
         default=2, ge=1, le=256, description="Threads that fetch and decode ahead of the encoder."
     )
+    verify_objects: bool = Field(
+        default=False,
+        description="Read every vector that the ledger says is stored, and embed clips again whose "
+        "vector is gone or isn't what was stored.",
+    )
 
 
+@defaults_from("CLIPFARM_VIDEO_CONFIG")
 class VideoRun(EmbedConfig, VideoConfig):
     """Configuration of `clips/video_embeddings`."""
 
 
+@defaults_from("CLIPFARM_AUDIO_CONFIG")
 class AudioRun(EmbedConfig, AudioConfig):
     """Configuration of `clips/audio_embeddings`."""
 
 
+@defaults_from("CLIPFARM_TEXT_CONFIG")
 class TextRun(EmbedConfig, TextConfig):
     """Configuration of `clips/text_embeddings`."""
 
@@ -62,6 +65,7 @@ def _embed(
         item_deadline_seconds=settings.item_deadline_seconds,
         max_fail_retries=config.max_fail_retries,
         retry_terminal=config.retry_terminal,
+        verify_objects=config.verify_objects,
     )
     with deployment.open() as opened:
         stage = EmbeddingStage(
@@ -76,49 +80,12 @@ def _embed(
             context.add_asset_metadata(
                 {
                     **metadata.stage_metadata(report),
-                    **_pictures(opened, modality, date, index[date]),
+                    **embedding_map(
+                        opened, modality, date, index[date], redraw=report.worked_on > 0
+                    ),
                 },
                 partition_key=date,
             )
-
-
-def _pictures(
-    deployment: Deployment, modality: Modality, date: str, index: pa.Table
-) -> dict[str, Any]:
-    """Norm histogram and 2-D map of the date's embeddings, whenever they were made."""
-    rows = deployment.ledger.rows(statuses.embedding_stage(modality), index["video_id"].to_pylist())
-    queries = dict(zip(index["video_id"].to_pylist(), index["query"].to_pylist(), strict=True))
-    there = [i for i in sorted(rows) if rows[i].status == statuses.SUCCESS]
-    shown = there[:_MAP_CLIPS]
-    vectors = _vectors(deployment, modality, shown)
-    facts: dict[str, Any] = {"embeddings": len(there), "embeddings_on_the_map": len(vectors)}
-    if len(vectors) < 2:
-        return facts
-    png = plots.embedding_map(
-        np.stack(list(vectors.values())),
-        [queries[video_id] for video_id in vectors],
-        f"{modality} embeddings of {date}",
-    )
-    key = deployment.layout.report(f"{modality}_embeddings", date, "map.png")
-    deployment.store.put(key, png)
-    return {
-        **facts,
-        "map": plots.inline_png(png, f"map of the {modality} embeddings of {date}"),
-        "map_file": key,
-    }
-
-
-def _vectors(
-    deployment: Deployment, modality: Modality, video_ids: Sequence[str]
-) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
-    """What can be drawn; what can't is the check's to name, and shows as a difference in counts."""
-    keys = {deployment.layout.embedding(modality, video_id): video_id for video_id in video_ids}
-    vectors = {}
-    for key, data in deployment.store.get_many(keys):
-        if isinstance(data, bytes):
-            with suppress(BadVector):
-                vectors[keys[key]] = npy_to_vector(data)
-    return vectors
 
 
 def _options(modality: Modality) -> dict[str, Any]:

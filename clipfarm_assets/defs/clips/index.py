@@ -7,9 +7,9 @@ import dagster as dg
 import pyarrow as pa
 from pydantic import Field
 
-from clipfarm_assets.contracts.horizon_csv import skip_table
 from clipfarm_assets.defs.clips import common
 from clipfarm_assets.orchestration import metadata, partitions
+from clipfarm_assets.orchestration.config_defaults import defaults_from
 from clipfarm_assets.orchestration.resources import DeploymentResource
 from clipfarm_assets.pipelines.index import build_index
 
@@ -40,6 +40,7 @@ def metadata_horizon(deployment: DeploymentResource) -> dg.ObserveResult:
     )
 
 
+@defaults_from("CLIPFARM_INDEX_CONFIG")
 class IndexConfig(dg.Config):
     """What counts as a clip's identity."""
 
@@ -71,7 +72,16 @@ def clip_index(
         index = build_index(
             opened,
             context.partition_keys,
+            first_date=partitions.dates.start.date().isoformat(),
             include_captured_at_in_hash=config.include_captured_at_in_hash,
+        )
+    if index.before_first:
+        context.log.warning(
+            "%d clips were captured before the first partition and are in no index; to take them "
+            "in, set %s to %s or earlier and materialise their dates",
+            len(index.before_first),
+            partitions.START_DATE_VARIABLE,
+            index.earliest,
         )
     file_facts = {
         "csv_rows": index.csv.rows.height,
@@ -80,8 +90,8 @@ def clip_index(
         "timestamps_without_zone": index.latest.naive_timestamps,
         "missing_columns": ", ".join(index.csv.missing_columns) or "none",
         "undeclared_columns": ", ".join(index.csv.undeclared_columns) or "none",
-        **{f"skipped/{reason}": n for reason, n in index.latest.skip_counts().items()},
-        "skipped_rows": metadata.records(skip_table(index.latest.skipped)),
+        **{f"skipped/{reason}": n for reason, n in index.skip_counts().items()},
+        "skipped_rows": metadata.records(index.skipped_rows()),
     }
     for date, table in index.by_date.items():
         context.add_asset_metadata(

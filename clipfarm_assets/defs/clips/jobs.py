@@ -74,8 +74,9 @@ def _whole_number(variable: str, default: int, unit: str) -> int:
     job=clips_daily,
     cron_schedule="15 2 * * *",
     execution_timezone="UTC",
-    description="Every night, the last days in one run: only what changed is worked on, so days "
-    "already done cost next to nothing, and clips that waited for an upload are taken up.",
+    description="Every night, the last days in one run: only what changed is worked on, and clips "
+    "that waited for an upload are taken up. Of days already done, no raw object is read, and each "
+    "vector once, by the check.",
 )
 def clips_nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     """One run over a range of dates."""

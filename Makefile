@@ -20,6 +20,8 @@ INSTALLED := $(VENV)/.installed
 demo ui: export DAGSTER_HOME := $(abspath $(DEMO_DIR))/dagster
 demo ui: export CLIPFARM_STORE := $(abspath $(DEMO_DIR))/store
 demo ui: export CLIPFARM_ENCODERS := demo
+demo ui: export CLIPFARM_START_DATE := 2026-02-05
+demo ui: export CLIPFARM_END_DATE := 2026-02-07
 demo ui: export HF_HUB_OFFLINE := 1
 
 .PHONY: install demo ui test lint check clean
@@ -40,7 +42,7 @@ demo: $(INSTALLED)
 
 ui: $(INSTALLED)
 	mkdir -p $(DAGSTER_HOME)
-	test -f $(DAGSTER_HOME)/dagster.yaml || cp dagster.yaml $(DAGSTER_HOME)/
+	test -f $(DAGSTER_HOME)/dagster.yaml || cp deploy/dagster.yaml $(DAGSTER_HOME)/
 	$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
 # Two processes for two cores, with one torch thread each: more would only wait for each other. Files

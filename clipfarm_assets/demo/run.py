@@ -27,6 +27,9 @@ Print = Callable[[str], None]
 
 _STRATEGIES: Final = (statuses.STRATEGIES[0], statuses.STRATEGIES[-1])
 
+# The code location's name in workspace.yaml.
+_LOCATION: Final = "clipfarm"
+
 # The jobs in order, each with the first and the last partition of its range.
 STEPS: Final[tuple[tuple[str, tuple[str, str] | None], ...]] = (
     ("clips_observe", None),
@@ -68,7 +71,7 @@ def main(say: Print = print) -> int:
 def prepare_home(home: Path) -> None:
     """Make the instance's folder and give it this project's settings, unless it has its own."""
     home.mkdir(parents=True, exist_ok=True)
-    settings = Path(__file__).parents[2] / "dagster.yaml"
+    settings = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
     if settings.exists() and not (home / "dagster.yaml").exists():
         shutil.copy(settings, home / "dagster.yaml")
 
@@ -99,10 +102,11 @@ def run_job(
     Returns:
         Seconds by step, in order.
     """
-    tags = {}
+    # By this tag the UI knows whose job a run was: runs in this process have no other origin.
+    tags = {".dagster/repository": f"{defs.get_repository_def().name}@{_LOCATION}"}
     if partition_range:
         first, last = partition_range
-        tags = {
+        tags |= {
             "dagster/asset_partition_range_start": first,
             "dagster/asset_partition_range_end": last,
         }

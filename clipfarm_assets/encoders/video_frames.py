@@ -134,7 +134,15 @@ def _open_video(raw: bytes) -> Iterator[tuple[Any, Any]]:
     if not raw:
         msg = "cannot decode the video: the object is empty (0 bytes); upload the file again"
         raise MediaError(msg)
-    with av.open(BytesIO(raw), options=dict(_OPEN_OPTIONS)) as container:
+    try:
+        opened = av.open(BytesIO(raw), options=dict(_OPEN_OPTIONS))
+    except av.FFmpegError as error:
+        msg = (
+            "cannot decode the video: not a complete file of an allowed container (mp4, mov, mkv, "
+            f"webm, avi, ts, flv): {error.strerror}"
+        )
+        raise MediaError(msg) from error
+    with opened as container:
         # A cover picture is a video stream to the library, but not a video.
         streams = [
             stream

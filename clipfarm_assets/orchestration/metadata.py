@@ -14,8 +14,13 @@ _PREVIEW_ROWS = 10
 _CELL = 80
 
 
-def stage_metadata(report: StageReport) -> Metadata:
-    """Counts by status with sample ids, why items were in the delta, throughput."""
+def stage_metadata(report: StageReport, standing: Mapping[str, int]) -> Metadata:
+    """Counts by status with sample ids, why items were in the delta, throughput.
+
+    Args:
+        report: What the run did.
+        standing: How all clips of the partition stand after it, by status.
+    """
     samples = [
         {"status": status, "video_id": video_id, "why": _cell(why)}
         for status, found in sorted(report.samples.items())
@@ -23,11 +28,12 @@ def stage_metadata(report: StageReport) -> Metadata:
     ]
     metadata: Metadata = {
         "clips": report.considered,
+        **{f"all_clips/{status}": n for status, n in sorted(standing.items())},
         "worked_on": report.worked_on,
         "unchanged": report.unchanged,
         "seconds": round(report.seconds, 3),
         "clips_per_second": round(report.per_second, 3),
-        **{f"status/{status}": n for status, n in sorted(report.statuses.items())},
+        **{f"this_run/{status}": n for status, n in sorted(report.statuses.items())},
         **{f"delta/{reason}": n for reason, n in sorted(report.reasons.items())},
         **{f"total/{name}": n for name, n in sorted(report.totals.items())},
     }

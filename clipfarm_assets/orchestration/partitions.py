@@ -5,6 +5,8 @@ ledger.
 """
 
 import os
+from collections.abc import Mapping
+from datetime import date, timedelta
 from typing import Final
 
 import dagster as dg
@@ -16,12 +18,41 @@ STRATEGY: Final = "strategy"
 
 START_DATE_VARIABLE: Final = "CLIPFARM_START_DATE"
 DEFAULT_START_DATE: Final = "2026-01-01"
+END_DATE_VARIABLE: Final = "CLIPFARM_END_DATE"
 BACKFILL_VARIABLE: Final = "CLIPFARM_BACKFILL"
 
-# The offset makes today a partition: clips captured this morning needn't wait for midnight.
-dates = dg.DailyPartitionsDefinition(
-    start_date=os.environ.get(START_DATE_VARIABLE) or DEFAULT_START_DATE, end_offset=1
-)
+
+def dates_from(environ: Mapping[str, str]) -> dg.DailyPartitionsDefinition:
+    """The days from ``CLIPFARM_START_DATE`` to today, or to ``CLIPFARM_END_DATE`` if that is set.
+
+    Raises:
+        ValueError: A variable is no date, or the end is before the start.
+    """
+    first = _day(environ, START_DATE_VARIABLE) or date.fromisoformat(DEFAULT_START_DATE)
+    last = _day(environ, END_DATE_VARIABLE)
+    if last is None:
+        # The offset makes today a partition: clips captured this morning needn't wait for midnight.
+        return dg.DailyPartitionsDefinition(start_date=first.isoformat(), end_offset=1)
+    if last < first:
+        msg = f"{END_DATE_VARIABLE} must not be before {START_DATE_VARIABLE} {first}: found {last}"
+        raise ValueError(msg)
+    return dg.DailyPartitionsDefinition(
+        start_date=first.isoformat(), end_date=(last + timedelta(days=1)).isoformat()
+    )
+
+
+def _day(environ: Mapping[str, str], variable: str) -> date | None:
+    text = environ.get(variable)
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        msg = f"{variable} must be a date as YYYY-MM-DD: found {text!r}"
+        raise ValueError(msg) from None
+
+
+dates = dates_from(os.environ)
 strategies = dg.StaticPartitionsDefinition(list(STRATEGIES))
 dates_by_strategy = dg.MultiPartitionsDefinition({DATE: dates, STRATEGY: strategies})
 

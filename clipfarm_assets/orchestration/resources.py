@@ -13,6 +13,7 @@ from clipfarm_assets.contracts.statuses import Modality
 from clipfarm_assets.encoders.config import EncoderConfig
 from clipfarm_assets.encoders.models_lock import ModelsLock
 from clipfarm_assets.ledger.ledger import Ledger
+from clipfarm_assets.orchestration.faults import one_sentence
 from clipfarm_assets.pipelines.deployment import Deployment
 from clipfarm_assets.storage.layout import Layout
 from clipfarm_assets.storage.objects import ObjectStore, S3Settings
@@ -54,7 +55,7 @@ class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             _prove(store, f"{self.layout.prefix}/state")
         # Dagster resolves a variable for its steps; whoever opens it elsewhere gets its name.
         url = self.ledger.get_value() if isinstance(self.ledger, dg.EnvVar) else self.ledger
-        with Ledger.open(url or "", store.url) as ledger:
+        with one_sentence(), Ledger.open(url or "", store.url) as ledger:
             yield Deployment(store, self.layout, ledger)
 
 

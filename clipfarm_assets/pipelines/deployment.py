@@ -1,5 +1,7 @@
 """One deployment: a store, where its things lie, and the ledger of what was done to them."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipfarm_assets.contracts.text_gate import TextState
@@ -27,6 +29,12 @@ class Deployment:
     store: ObjectStore
     layout: Layout
     ledger: Ledger
+
+    def standing(self, stage: str, video_ids: Sequence[str]) -> dict[str, int]:
+        """How clips stand in a stage: number by status; ``(none)`` for those it doesn't know."""
+        rows = self.ledger.rows(stage, video_ids)
+        found = Counter(rows[i].status if i in rows else "(none)" for i in video_ids)
+        return dict(sorted(found.items()))
 
     def models_lock(self) -> ModelsLock:
         """The record of which models this deployment's vectors were made with."""

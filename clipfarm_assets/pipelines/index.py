@@ -21,6 +21,11 @@ from clipfarm_assets.contracts.horizon_csv import (
 from clipfarm_assets.pipelines.deployment import Deployment
 
 BEFORE_FIRST_PARTITION: Final = "before_first_partition"
+AFTER_LAST_PARTITION: Final = "after_last_partition"
+
+
+class NoMetadata(FileNotFoundError):  # noqa: N818 - a state of the store
+    """The store has no metadata CSV where it is looked for."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class ClipIndex:
         latest: All clips, of any date, and the rows that are none.
         before_first: Clips captured before the first partition, by date: no partition has them.
         earliest: The date of the first of these.
+        after_last: Clips captured after the last partition, e.g. by a wrong clock.
     """
 
     by_date: dict[str, pa.Table]
@@ -40,15 +46,18 @@ class ClipIndex:
     latest: LatestRows
     before_first: tuple[SkippedRow, ...]
     earliest: str | None
+    after_last: tuple[SkippedRow, ...] = ()
 
     def skip_counts(self) -> dict[str, int]:
         """Number of rows and clips in no partition, by reason."""
-        return dict(Counter(row.reason for row in (*self.latest.skipped, *self.before_first)))
+        rows = (*self.latest.skipped, *self.before_first, *self.after_last)
+        return dict(Counter(row.reason for row in rows))
 
     def skipped_rows(self) -> list[dict[str, str | int]]:
         """The first of them as plain records."""
         # Each kind by itself: many of one must not hide the other.
-        return skip_table(self.latest.skipped) + skip_table(self.before_first)
+        kinds = (self.latest.skipped, self.before_first, self.after_last)
+        return [record for kind in kinds for record in skip_table(kind)]
 
 
 def build_index(
@@ -56,6 +65,7 @@ def build_index(
     dates: Iterable[str],
     *,
     first_date: str | None = None,
+    last_date: str | None = None,
     include_captured_at_in_hash: bool = False,
 ) -> ClipIndex:
     """Read the CSV once and index the clips of `dates` (ISO, UTC).
@@ -64,21 +74,27 @@ def build_index(
         deployment: Where the CSV is.
         dates: The partitions wanted.
         first_date: The first partition there is; clips captured before it are counted as skipped.
+        last_date: The last one; likewise.
         include_captured_at_in_hash: Make the capture time a part of `source_hash`.
 
     Raises:
-        FileNotFoundError: The store has no metadata CSV at the configured key.
+        NoMetadata: The store has no metadata CSV at the configured key.
         HorizonCsvError: It is no metadata CSV.
     """
     key = deployment.layout.metadata()
-    csv = read_horizon_csv(deployment.store.get(key), key)
+    csv = read_horizon_csv(read_metadata(deployment), key)
     latest = latest_rows(csv, include_captured_at_in_hash=include_captured_at_in_hash)
     early = latest.rows.filter(pl.col("date") < (first_date or "")).sort("date", "video_id")
-    before_first = tuple(
-        SkippedRow(BEFORE_FIRST_PARTITION, row["csv_row"], row["video_id"], row["url"])
-        for row in early.to_dicts()
+    late = latest.rows.filter(pl.col("date") > (last_date or "9999-12-31")).sort("date", "video_id")
+    before_first, after_last = (
+        tuple(
+            SkippedRow(reason, row["csv_row"], row["video_id"], row["url"])
+            for row in rows.to_dicts()
+        )
+        for reason, rows in ((BEFORE_FIRST_PARTITION, early), (AFTER_LAST_PARTITION, late))
     )
-    index = ClipIndex({}, csv, latest, before_first, early["date"][0] if before_first else None)
+    earliest = early["date"][0] if before_first else None
+    index = ClipIndex({}, csv, latest, before_first, earliest, after_last)
     skips = {
         "clipfarm.skipped": json.dumps(index.skip_counts(), sort_keys=True),
         "clipfarm.skipped_rows": json.dumps(index.skipped_rows(), sort_keys=True),
@@ -92,3 +108,22 @@ def build_index(
         for date in dates
     }
     return replace(index, by_date=by_date)
+
+
+def read_metadata(deployment: Deployment) -> bytes:
+    """The metadata CSV's bytes.
+
+    Raises:
+        NoMetadata: There is none; says where it was looked for and what names the place.
+    """
+    key = deployment.layout.metadata()
+    try:
+        return deployment.store.get(key)
+    except FileNotFoundError:
+        first = next(iter(deployment.store.list(f"{deployment.layout.prefix}/")), None)
+        there = f"but other objects, such as {first.key}" if first else "and holds nothing of ours"
+        msg = (
+            f"the store {deployment.store.url} must hold the metadata CSV at {key}: it does not, "
+            f"{there}; set CLIPFARM_STORE to the right store, or CLIPFARM_METADATA_KEY to the key"
+        )
+        raise NoMetadata(msg) from None

@@ -91,22 +91,25 @@ class ObjectStore:
         """The bytes of `key`; `FileNotFoundError` names store and key."""
         try:
             return self._backend().get(check_key(key))
-        except FileNotFoundError as error:
-            raise self._not_found(key) from error
+        except FileNotFoundError:
+            # Without the library's own text: it says no more, in a page of it.
+            raise self._not_found(key) from None
 
     def get_versioned(self, key: str) -> tuple[bytes, str]:
         """The bytes of `key` and their version, to be given to `swap`."""
         try:
             return self._backend().get_versioned(check_key(key))
-        except FileNotFoundError as error:
-            raise self._not_found(key) from error
+        except FileNotFoundError:
+            # Without the library's own text: it says no more, in a page of it.
+            raise self._not_found(key) from None
 
     def version(self, key: str) -> str:
         """The version of `key`. On S3 this does not fetch the object."""
         try:
             return self._backend().version(check_key(key))
-        except FileNotFoundError as error:
-            raise self._not_found(key) from error
+        except FileNotFoundError:
+            # Without the library's own text: it says no more, in a page of it.
+            raise self._not_found(key) from None
 
     def get_many(
         self, keys: Iterable[str], workers: int = 32

@@ -86,7 +86,7 @@ class Site:
         """Make the folder of the Dagster instance, with the project's own settings."""
         home = self.root / "dagster"
         home.mkdir(parents=True)
-        (home / "dagster.yaml").write_bytes((REPOSITORY / "dagster.yaml").read_bytes())
+        (home / "dagster.yaml").write_bytes((REPOSITORY / "deploy" / "dagster.yaml").read_bytes())
 
     def call(self, *command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         """Run ``python -m <command>`` from the checkout; output and errors together."""

@@ -68,7 +68,7 @@ def test_dated_assets_for_one_date(site, instance):
     for name in EMBEDDINGS:
         assert times(instance, name.removeprefix("clips/")) == {DAY_1: 1}
     shown = materialised(instance, "video_embeddings")[DAY_1]
-    assert shown["status/success"].value == kit.CLIPS_A_DAY
+    assert shown["all_clips/success"].value == kit.CLIPS_A_DAY
     manifest = materialised(instance, "embedding_manifest")[DAY_1]
     assert manifest["dagster/row_count"].value == 3 * kit.CLIPS_A_DAY
     assert set(check_results(instance, "video_embeddings", "embeddings_valid")) == {DAY_1}
@@ -102,7 +102,7 @@ def test_shards_for_a_range_of_dates(site, instance):
     materialize(site, "clips/fused_shards", "--partition-range", span)
     shown = materialised(instance, "fused_shards")
     assert shown[f"{DAY_1}|concat"]["unchanged"].value == kit.CLIPS_A_DAY
-    assert shown[f"{DAY_2}|concat"]["status/success_full"].value == kit.CLIPS_A_DAY
+    assert shown[f"{DAY_2}|concat"]["all_clips/success_full"].value == kit.CLIPS_A_DAY
     results = check_results(instance, "fused_shards", "lock_matches_shards")
     assert results[f"{DAY_1}|concat"][0]
     assert results[f"{DAY_2}|concat"][0]

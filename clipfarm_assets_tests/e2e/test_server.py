@@ -62,7 +62,7 @@ def assert_each_date_has_its_own(server):
         shown = server.materialised(name)
         assert set(shown) == set(kit.DAYS), name
         for day in kit.DAYS:
-            assert shown[day]["status/success"] == kit.CLIPS_A_DAY
+            assert shown[day]["all_clips/success"] == kit.CLIPS_A_DAY
             assert shown[day]["clips_per_second"] > 0
             assert "data:image/png;base64," in shown[day]["map"]
         assert shown[kit.DAYS[0]]["map"] != shown[kit.DAYS[1]]["map"]
@@ -184,7 +184,14 @@ def test_a_person_sees_the_numbers_of_a_date(page, tmp_path):
     page.open(f"/assets/clips/video_embeddings?view=partitions&partition={kit.DAYS[0]}")
     page.until_it_shows(
         *kit.DAYS,
-        *("Materialized", "status/success", "clips_per_second", "delta/new", "samples", "version"),
+        *(
+            "Materialized",
+            "all_clips/success",
+            "clips_per_second",
+            "delta/new",
+            "samples",
+            "version",
+        ),
         *(clip.video_id for clip in kit.small_sample() if clip.date == kit.DAYS[0]),
     )
     page.picture("partition", tmp_path)

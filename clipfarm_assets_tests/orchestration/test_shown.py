@@ -75,13 +75,15 @@ def test_stage_metadata_counts_and_shows_samples():
         report.count(f"clip{i}", "success")
     report.count("bad", "fail", "x" * 500)
     report.totals["tokens_cut"] = 12
-    shown = metadata.stage_metadata(report)
+    shown = metadata.stage_metadata(report, {"success": 8, "fail": 1})
     assert shown["clips"] == 9
+    assert shown["all_clips/success"] == 8
+    assert shown["all_clips/fail"] == 1
     assert shown["worked_on"] == 8
     assert shown["unchanged"] == 1
     assert shown["clips_per_second"] == 4.0
-    assert shown["status/success"] == 7
-    assert shown["status/fail"] == 1
+    assert shown["this_run/success"] == 7
+    assert shown["this_run/fail"] == 1
     assert shown["delta/new"] == 7
     assert shown["total/tokens_cut"] == 12
     rows = [record.data for record in shown["samples"].records]

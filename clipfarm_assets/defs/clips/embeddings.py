@@ -79,7 +79,10 @@ def _embed(
         for date, report in stage.run(index).items():
             context.add_asset_metadata(
                 {
-                    **metadata.stage_metadata(report),
+                    **metadata.stage_metadata(
+                        report,
+                        opened.standing(report.stage, index[date]["video_id"].to_pylist()),
+                    ),
                     **embedding_map(
                         opened, modality, date, index[date], redraw=report.worked_on > 0
                     ),

@@ -61,6 +61,14 @@ def schema_lock(
                 append_mask=config.append_mask,
             )
             lock = outcome.lock
+            context.log.info(
+                "lock %s: %s, version %d, %d values%s",
+                strategy,
+                outcome.what,
+                lock.lock_version,
+                lock.fused_dim,
+                f"; archived {', '.join(outcome.archived)}" if outcome.archived else "",
+            )
             context.add_asset_metadata(
                 {
                     "outcome": outcome.what,
@@ -136,7 +144,10 @@ def fused_shards(
                 shards = list(opened.store.list(opened.layout.shards_prefix(strategy, date)))
                 context.add_asset_metadata(
                     {
-                        **metadata.stage_metadata(report),
+                        **metadata.stage_metadata(
+                            report,
+                            opened.standing(report.stage, clip_index[date]["video_id"].to_pylist()),
+                        ),
                         "shards_of_the_date": len(shards),
                         "shard_bytes": sum(info.size for info in shards),
                     },
@@ -163,6 +174,9 @@ def fused_manifest(context: dg.AssetExecutionContext, deployment: DeploymentReso
         for name in context.partition_keys:
             update = update_manifest(opened, as_strategy(name), common.say(context))
             rows = pl.DataFrame(update.manifest.rows)
+            context.log.info(
+                "manifest %s: %d rows, %d new shards", name, len(rows), len(update.new_shards)
+            )
             counts = rows.group_by("fusion_status").len("clips").sort("fusion_status")
             context.add_asset_metadata(
                 {

@@ -11,7 +11,7 @@ from clipfarm_assets.defs.clips import common
 from clipfarm_assets.orchestration import metadata, partitions
 from clipfarm_assets.orchestration.config_defaults import defaults_from
 from clipfarm_assets.orchestration.resources import DeploymentResource
-from clipfarm_assets.pipelines.index import build_index
+from clipfarm_assets.pipelines.index import build_index, read_metadata
 
 
 @dg.multi_observable_source_asset(
@@ -30,9 +30,9 @@ from clipfarm_assets.pipelines.index import build_index
 )
 def metadata_horizon(deployment: DeploymentResource) -> dg.ObserveResult:
     """Hash the CSV."""
-    name = deployment.layout.metadata()
-    data = deployment.open_store().get(name)
-    digest = hashlib.sha256(data).hexdigest()
+    with deployment.open() as opened:
+        data = read_metadata(opened)
+    name, digest = deployment.layout.metadata(), hashlib.sha256(data).hexdigest()
     return dg.ObserveResult(
         asset_key=common.METADATA,
         data_version=dg.DataVersion(digest),
@@ -72,7 +72,8 @@ def clip_index(
         index = build_index(
             opened,
             context.partition_keys,
-            first_date=partitions.dates.start.date().isoformat(),
+            first_date=partitions.dates.get_first_partition_key(),
+            last_date=partitions.dates.get_last_partition_key(),
             include_captured_at_in_hash=config.include_captured_at_in_hash,
         )
     if index.before_first:

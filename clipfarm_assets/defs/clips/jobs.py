@@ -78,15 +78,18 @@ def _whole_number(variable: str, default: int, unit: str) -> int:
     "that waited for an upload are taken up. Of days already done, no raw object is read, and each "
     "vector once, by the check.",
 )
-def clips_nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+def clips_nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """One run over a range of dates."""
-    today = context.scheduled_execution_time.date()
-    first = max(today - timedelta(days=lookback_days()), partitions.dates.start.date())
+    now = context.scheduled_execution_time
+    since = (now.date() - timedelta(days=lookback_days())).isoformat()
+    wanted = [d for d in partitions.dates.get_partition_keys(current_time=now) if d >= since]
+    if not wanted:
+        return dg.SkipReason(f"no date partition is as late as {since}")
     return dg.RunRequest(
-        run_key=today.isoformat(),
+        run_key=now.date().isoformat(),
         tags={
-            "dagster/asset_partition_range_start": first.isoformat(),
-            "dagster/asset_partition_range_end": today.isoformat(),
+            "dagster/asset_partition_range_start": wanted[0],
+            "dagster/asset_partition_range_end": wanted[-1],
         },
     )
 
@@ -97,5 +100,6 @@ clips_automation = dg.AutomationConditionSensorDefinition(
     "clips_automation",
     target=dg.AssetSelection.assets(common.SCHEMA_LOCK, common.SHARDS, common.MANIFEST),
     minimum_interval_seconds=automation_seconds(),
-    description="Locks, fuses and publishes what the nightly run embedded.",
+    description="Starts schema_lock once, fused_shards for dates whose embeddings are new and pass "
+    "their checks, and fused_manifest after them.",
 )

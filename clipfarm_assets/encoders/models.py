@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Literal, get_args
 
 from clipfarm_assets.contracts.statuses import Modality
+from clipfarm_assets.encoders.base import EmbeddingVersion
 from clipfarm_assets.encoders.config import EncoderConfig
 from clipfarm_assets.encoders.models_lock import ModelsLock
 
@@ -70,6 +71,25 @@ class ResolvedModel:
     revision: str
     weights_sha256: str
     is_stand_in: bool
+
+
+def embedding_version(
+    modality: Modality,
+    resolved: ResolvedModel,
+    preprocess_version: str,
+    config: EncoderConfig,
+    dim: int,
+) -> EmbeddingVersion:
+    """The provenance of vectors that this model makes with these settings."""
+    return EmbeddingVersion(
+        modality=modality,
+        model_name=resolved.name,
+        model_revision=resolved.revision,
+        weights_sha256=resolved.weights_sha256,
+        preprocess_version=preprocess_version,
+        params=config.version_params(),
+        dim=dim,
+    )
 
 
 def encoder_profile(environ: Mapping[str, str] | None = None) -> Profile:

@@ -5,7 +5,7 @@ from pathlib import Path
 from clipfarm_assets.contracts.statuses import Modality
 from clipfarm_assets.encoders.base import EmbeddingVersion, Encoder
 from clipfarm_assets.encoders.config import AudioConfig, EncoderConfig, TextConfig, VideoConfig
-from clipfarm_assets.encoders.models import Profile, resolve_model
+from clipfarm_assets.encoders.models import Profile, embedding_version, resolve_model
 from clipfarm_assets.encoders.models_lock import ModelsLock
 
 
@@ -28,16 +28,8 @@ def known_version(
     """
     resolved = resolve_model(modality, config, profile, cache_dir, models_lock=models_lock)
     for version in models_lock.versions().values():
-        wanted = EmbeddingVersion(
-            modality=modality,
-            model_name=resolved.name,
-            model_revision=resolved.revision,
-            weights_sha256=resolved.weights_sha256,
-            preprocess_version=_preprocess_version(modality),
-            params=config.version_params(),
-            dim=version.dim,
-        )
-        if version == wanted:
+        preprocess = _preprocess_version(modality)
+        if version == embedding_version(modality, resolved, preprocess, config, version.dim):
             return version
     return None
 

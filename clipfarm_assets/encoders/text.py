@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from clipfarm_assets.encoders.base import (
     ContentMissing,
     Deadline,
-    EmbeddingVersion,
     Encoded,
     MediaError,
     Source,
@@ -25,7 +24,12 @@ from clipfarm_assets.encoders.loading import (
     no_progress_bars,
     use_threads,
 )
-from clipfarm_assets.encoders.models import ModelUnavailable, ResolvedModel, has_safetensors
+from clipfarm_assets.encoders.models import (
+    ModelUnavailable,
+    ResolvedModel,
+    embedding_version,
+    has_safetensors,
+)
 
 PREPROCESS_VERSION: Final = "text-1"
 MAX_JSON_BYTES: Final = 8 * 2**20
@@ -54,26 +58,10 @@ class TextEncoder:
         self._fields = template_fields(config.template)
         self._model = _load(resolved.path, choose_device(config))
         self._max_tokens = int(self._model.max_seq_length or self._model.tokenizer.model_max_length)
-        self._is_stand_in = resolved.is_stand_in
-        self._version = EmbeddingVersion(
-            modality="text",
-            model_name=resolved.name,
-            model_revision=resolved.revision,
-            weights_sha256=resolved.weights_sha256,
-            preprocess_version=PREPROCESS_VERSION,
-            params=config.version_params(),
-            dim=2 * self._model.get_embedding_dimension(),
+        self.is_stand_in = resolved.is_stand_in
+        self.version = embedding_version(
+            "text", resolved, PREPROCESS_VERSION, config, 2 * self._model.get_embedding_dimension()
         )
-
-    @property
-    def version(self) -> EmbeddingVersion:
-        """Provenance of every vector this encoder makes."""
-        return self._version
-
-    @property
-    def is_stand_in(self) -> bool:
-        """True for seeded weights."""
-        return self._is_stand_in
 
     def prepare(self, source: Source, deadline: Deadline) -> PreparedText:
         """Read the transcript from the JSON object and fill the metadata template.

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from clipfarm_assets.encoders.base import (
     Deadline,
-    EmbeddingVersion,
     Encoded,
     MediaError,
     Source,
@@ -19,7 +18,11 @@ from clipfarm_assets.encoders.base import (
 from clipfarm_assets.encoders.config import VideoConfig
 from clipfarm_assets.encoders.guard import unit_vector
 from clipfarm_assets.encoders.loading import choose_device, load_model, use_threads
-from clipfarm_assets.encoders.models import ModelUnavailable, ResolvedModel
+from clipfarm_assets.encoders.models import (
+    ModelUnavailable,
+    ResolvedModel,
+    embedding_version,
+)
 from clipfarm_assets.encoders.video_frames import pick_frames
 
 PREPROCESS_VERSION: Final = "video-1"
@@ -140,26 +143,10 @@ class VideoEncoder:
                 f"{self._preprocess.crop}"
             )
             raise ModelUnavailable(msg)
-        self._is_stand_in = resolved.is_stand_in
-        self._version = EmbeddingVersion(
-            modality="video",
-            model_name=resolved.name,
-            model_revision=resolved.revision,
-            weights_sha256=resolved.weights_sha256,
-            preprocess_version=PREPROCESS_VERSION,
-            params=config.version_params(),
-            dim=self._model.config.hidden_size,
+        self.is_stand_in = resolved.is_stand_in
+        self.version = embedding_version(
+            "video", resolved, PREPROCESS_VERSION, config, self._model.config.hidden_size
         )
-
-    @property
-    def version(self) -> EmbeddingVersion:
-        """Provenance of every vector this encoder makes."""
-        return self._version
-
-    @property
-    def is_stand_in(self) -> bool:
-        """True for seeded weights."""
-        return self._is_stand_in
 
     def prepare(self, source: Source, deadline: Deadline) -> PreparedVideo:
         """Decode, pick, resize and crop; notes count what was decodable and what was not.

@@ -40,7 +40,7 @@ def table(said, heading):
 
 def test_it_succeeds_and_shows_every_edge_case(first):
     assert first.returncode == 0, first.stdout[-5000:]
-    found = table(first.stdout, "Edge cases: found statuses")
+    found = table(first.stdout, f"Edge cases: {len(EDGE_CASES)} of {len(EDGE_CASES)} as expected")
     assert [row[0] for row in found] == [case.name for case in EDGE_CASES]
     for row, case in zip(found, EDGE_CASES, strict=True):
         expected = [case.expected.embedding[m] for m in ("video", "audio", "text")]

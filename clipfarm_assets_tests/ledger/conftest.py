@@ -11,8 +11,8 @@ import pytest
 
 from clipfarm_assets.ledger.ledger import Ledger
 from clipfarm_assets.ledger.schema import Item, timestamp
-from clipfarm_assets.storage.objects import ObjectStore
-from clipfarm_assets_tests.servers import BUCKET, postgres_url, s3_settings
+from clipfarm_assets_tests.servers import postgres_url
+from clipfarm_assets_tests.stores import folder, s3, store  # noqa: F401 - fixtures
 
 WORKERS = Path(__file__).with_name("workers.py")
 START = dt.datetime(2026, 2, 5, 12, tzinfo=dt.UTC)
@@ -50,21 +50,6 @@ def open_ledger(tmp_path: Path) -> Iterator[Callable[[str], Ledger]]:
     yield open_one
     for one in opened:
         one.close()
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> ObjectStore:
-    return ObjectStore.open(str(tmp_path / "store"))
-
-
-@pytest.fixture
-def s3() -> ObjectStore:
-    return ObjectStore.open(f"s3://{BUCKET}/{uuid.uuid4().hex}", s3_settings())
-
-
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
-def store(request: pytest.FixtureRequest) -> ObjectStore:
-    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ def commit_batches(database_url: str, store_id: str, name: str) -> None:
 
 def publish_batches(database_url: str, pickled_store: str, name: str) -> None:
     """Commit and publish 8 batches of 5 items."""
+    # Our own of a moment ago: how a store travels to a spawned worker.
     store = pickle.loads(bytes.fromhex(pickled_store))
     with Ledger.open(database_url, store.url) as ledger:
         for batch in range(8):

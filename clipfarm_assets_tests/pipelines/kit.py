@@ -33,12 +33,16 @@ from clipfarm_assets.pipelines.fuse import FuseOptions, FusionStage
 from clipfarm_assets.pipelines.index import build_index
 from clipfarm_assets.pipelines.lock import settle_lock
 from clipfarm_assets.pipelines.manifest import update_manifest
+from clipfarm_assets.pipelines.report import StageReport
 from clipfarm_assets.storage.layout import Layout
 from clipfarm_assets.storage.objects import ObjectStore
 
 DAY_1, DAY_2 = "2026-02-05", "2026-02-06"
 DIMS = {"video": 6, "audio": 4, "text": 4}
 FUSED_DIM = sum(DIMS.values()) + 1
+FUSED = "clipfarm/fused/concat"
+LOCK = f"{FUSED}/schema.json"
+MANIFEST = f"{FUSED}/fused_manifest.parquet"
 
 # Raw bytes that begin so make the encoder behave so.
 CORRUPT = b"corrupt"  # prepare raises MediaError
@@ -300,6 +304,21 @@ def prepared(world: World, some: Sequence[Clip]) -> None:
     world.fill([Clip("aaa"), *some])
     world.embed_all()
     world.lock()
+
+
+def fuse(world: World, **options: Any) -> StageReport:
+    """Fuse the first day by concat."""
+    return world.fuse(DAY_1, **options)[DAY_1]
+
+
+def state(world: World, video_id: str = "one") -> Item:
+    """What the ledger says of a clip fused by concat."""
+    return world.states("fusion_concat")[video_id]
+
+
+def fields(world: World, key: str = LOCK) -> dict[str, Any]:
+    """A JSON object of the store."""
+    return json.loads(world.store.get(key))
 
 
 def npy_key(modality: str, video_id: str = "one") -> str:

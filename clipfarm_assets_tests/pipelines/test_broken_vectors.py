@@ -10,22 +10,15 @@ import pytest
 
 from clipfarm_assets.contracts.schema_lock import LockMismatch
 from clipfarm_assets_tests.pipelines.kit import (
-    DAY_1,
     Clip,
     clips,
+    fuse,
     hash_vector,
     npy_key,
     prepared,
+    state,
     version_of,
 )
-
-
-def fuse(world, **options):
-    return world.fuse(DAY_1, **options)[DAY_1]
-
-
-def state(world, video_id="one"):
-    return world.states("fusion_concat")[video_id]
 
 
 def saved(array, **options):
@@ -50,6 +43,7 @@ BROKEN = {
     "zero": (saved(UNIT * 0), "expected unit norm, found 0.0"),
     "matrix": (saved(UNIT.reshape(2, 3)), "expected a 1-D"),
     "numbers": (saved(np.arange(6)), "expected a 1-D float32"),
+    # Writing the attack needs the permission that reading it must never have.
     "pickled": (saved(np.array([Boom()] * 6, dtype=object), allow_pickle=True), "not an embedding"),
     "pickle": (pickle.dumps(Boom()), "not an embedding"),
 }

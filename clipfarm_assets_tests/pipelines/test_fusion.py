@@ -15,19 +15,13 @@ from clipfarm_assets_tests.pipelines.kit import (
     TERMINAL_TEXT,
     Clip,
     clips,
+    fuse,
     hash_vector,
     npy_key,
     prepared,
+    state,
     version_of,
 )
-
-
-def fuse(world, **options):
-    return world.fuse(DAY_1, **options)[DAY_1]
-
-
-def state(world, video_id="one"):
-    return world.states("fusion_concat")[video_id]
 
 
 @pytest.mark.parametrize("strategy", ["concat", "sum_pool", "max_pool"])

@@ -11,17 +11,11 @@ from clipfarm_assets_tests.pipelines.kit import (
     TERMINAL_TEXT,
     Clip,
     clips,
+    fuse,
     npy_key,
     prepared,
+    state,
 )
-
-
-def fuse(world, **options):
-    return world.fuse(DAY_1, **options)[DAY_1]
-
-
-def state(world, video_id="one"):
-    return world.states("fusion_concat")[video_id]
 
 
 def test_vectors_count_by_their_objects_where_the_embedding_states_were_lost(world, open_world):

@@ -1,31 +1,24 @@
 """The schema lock: made once, verified ever after, changed by migration alone."""
 
-import json
 from dataclasses import replace
 
 import pytest
 
 from clipfarm_assets.contracts.schema_lock import BadLock, LockMismatch, SchemaLock
+from clipfarm_assets.contracts.statuses import MODALITIES
 from clipfarm_assets.pipelines import lock as lock_module
 from clipfarm_assets.pipelines.lock import NothingEmbedded
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets_tests.pipelines.kit import (
     DAY_1,
     DAY_2,
+    LOCK,
     Clip,
     clips,
     door,
+    fields,
     version_of,
 )
-
-FUSED = "clipfarm/fused/concat"
-LOCK = f"{FUSED}/schema.json"
-MANIFEST = f"{FUSED}/fused_manifest.parquet"
-MODALITIES = ("video", "audio", "text")
-
-
-def fields(world, key=LOCK):
-    return json.loads(world.store.get(key))
 
 
 def test_the_first_lock_says_what_the_vectors_are(world):

@@ -1,31 +1,25 @@
 """Going over to other encoders: archives, a new lock version, and runs that come in between."""
 
-import json
-
 import pytest
 
 from clipfarm_assets.contracts.schema_lock import LockMismatch
+from clipfarm_assets.contracts.statuses import MODALITIES
 from clipfarm_assets.pipelines.lock import NothingToMigrate
 from clipfarm_assets.pipelines.manifest import load_manifest
 from clipfarm_assets.storage.objects import ObjectChanged, ObjectStore
 from clipfarm_assets_tests.pipelines.kit import (
     DAY_1,
     DAY_2,
+    FUSED,
+    LOCK,
+    MANIFEST,
     TERMINAL_TEXT,
     Clip,
     clips,
     door,
+    fields,
     version_of,
 )
-
-FUSED = "clipfarm/fused/concat"
-LOCK = f"{FUSED}/schema.json"
-MANIFEST = f"{FUSED}/fused_manifest.parquet"
-MODALITIES = ("video", "audio", "text")
-
-
-def fields(world, key=LOCK):
-    return json.loads(world.store.get(key))
 
 
 def test_a_migration_archives_and_opens_the_next_version(fused):

@@ -18,10 +18,17 @@ from clipfarm_assets.pipelines.manifest import (
 )
 from clipfarm_assets.storage.npz import BadShard
 from clipfarm_assets.storage.objects import ObjectStore
-from clipfarm_assets_tests.pipelines.kit import CORRUPT, DAY_1, DAY_2, Clip, clips, version_of
+from clipfarm_assets_tests.pipelines.kit import (
+    CORRUPT,
+    DAY_1,
+    DAY_2,
+    MANIFEST,
+    Clip,
+    clips,
+    version_of,
+)
 
 DATE = f"clipfarm/fused/concat/shards/date={DAY_1}"
-MANIFEST = "clipfarm/fused/concat/fused_manifest.parquet"
 STAGE = "fusion_concat"
 
 

@@ -3,39 +3,23 @@
 import pickle
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from clipfarm_assets.storage.objects import ObjectStore
-from clipfarm_assets_tests.servers import BUCKET, s3_settings
+from clipfarm_assets_tests.stores import folder, s3, store  # noqa: F401 - fixtures
 
 WORKERS = Path(__file__).with_name("workers.py")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> ObjectStore:
-    return ObjectStore.open(str(tmp_path / "store"))
-
-
-@pytest.fixture
-def s3() -> ObjectStore:
-    return ObjectStore.open(f"s3://{BUCKET}/{uuid.uuid4().hex}", s3_settings())
-
-
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
-def store(request: pytest.FixtureRequest) -> ObjectStore:
-    return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
 def start_worker() -> Callable[..., subprocess.Popen[bytes]]:
     """Start a function of workers.py in a new process: its name, a store, more arguments."""
 
-    def start(name: str, store: ObjectStore, *arguments: object) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(WORKERS), name, pickle.dumps(store).hex()]
+    def start(name: str, used: ObjectStore, *arguments: object) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(WORKERS), name, pickle.dumps(used).hex()]
         return subprocess.Popen([*command, *map(str, arguments)], stdout=subprocess.PIPE)
 
     return start

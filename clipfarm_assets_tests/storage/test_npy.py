@@ -88,6 +88,7 @@ def test_pickles_are_refused_and_not_run(tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "proof"), "w"))
 
+    # Writing the attack needs the permission that reading it must never have.
     data = saved(np.array([Evil()], object), allow_pickle=True)
     with pytest.raises(BadVector, match="pickled Python objects"):
         npy_to_vector(data)

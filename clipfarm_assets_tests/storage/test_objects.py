@@ -303,6 +303,7 @@ def test_opening_touches_nothing(tmp_path):
 
 
 def test_pickles_reopen_the_same_store(store):
+    """A store travels to spawned workers so: the pickle is our own, of this very line."""
     store.put("k", b"x")
     again = pickle.loads(pickle.dumps(store))
     assert again.url == store.url

@@ -22,4 +22,5 @@ def put_forever(store: ObjectStore, key: str, size: str) -> None:
 
 
 if __name__ == "__main__":
+    # Our own of a moment ago: how a store travels to a spawned worker.
     globals()[sys.argv[1]](pickle.loads(bytes.fromhex(sys.argv[2])), *sys.argv[3:])

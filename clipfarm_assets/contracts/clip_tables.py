@@ -1,4 +1,4 @@
-"""The two dated tables of the clip pipeline: the clip index and the embedding manifest."""
+"""The dated tables of the clip pipeline: clip index, embedding manifest, predictions."""
 
 from typing import Final
 
@@ -38,3 +38,17 @@ EMBEDDING_MANIFEST: Final = pa.schema(
 
 # What the manifest says of vectors whose encoder nobody recorded.
 OLDER_DEPLOYMENT: Final = "not recorded (older deployment)"
+
+# One row a clip of the partition's date and promoted horizon: what serving predicts of it.
+CLIP_PREDICTIONS: Final = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("horizon_days", pa.int64()),
+        ("model_version", pa.string()),
+        ("prediction_log", pa.float64()),
+        ("prediction_raw", pa.float64()),
+        ("interval_low_raw", pa.float64()),
+        ("interval_high_raw", pa.float64()),
+        ("text_present", pa.int64()),
+    ]
+)

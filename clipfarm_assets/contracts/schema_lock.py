@@ -5,6 +5,7 @@
 lock has neither: it is version 1, and its embedding versions are `UNVERSIONED`.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -89,6 +90,17 @@ class SchemaLock:
     def id(self) -> str:
         """How ledger rows and shards name the lock they were made under, e.g. ``lock-1``."""
         return f"lock-{self.lock_version}"
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the locked shape: strategy, dimensions, mask and version.
+
+        The embedding versions are not in it, they are compared by themselves: an older deployment's
+        lock names them later, and is still the same lock.
+        """
+        shape = [self.fusion_strategy, *(getattr(self, name) for name in _DIMS)]
+        told = json.dumps([*shape, self.mask_appended, self.lock_version])
+        return hashlib.sha256(told.encode()).hexdigest()
 
     def dim(self, modality: Modality) -> int:
         """Locked vector length of a modality."""

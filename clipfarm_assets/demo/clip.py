@@ -12,8 +12,9 @@ from typing import Final
 
 import numpy as np
 
+from clipfarm_assets.contracts.horizons import Horizon
 from clipfarm_assets.demo.pictures import Picture, encode_mp4, paint
-from clipfarm_assets.demo.planted import Horizon, Traits, Views
+from clipfarm_assets.demo.planted import Traits, Views
 from clipfarm_assets.demo.sounds import Sound, play, to_wav
 from clipfarm_assets.demo.words import Words
 

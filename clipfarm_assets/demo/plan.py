@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from clipfarm_assets.contracts.horizons import HORIZONS
 from clipfarm_assets.demo.clip import (
     AGE_AT,
     PUBLISHED_FORMAT,
@@ -22,7 +23,7 @@ from clipfarm_assets.demo.clip import (
 from clipfarm_assets.demo.edge_cases import DATES, EDGE_CASES
 from clipfarm_assets.demo.horizon_csv import rows_of
 from clipfarm_assets.demo.pictures import Picture
-from clipfarm_assets.demo.planted import HORIZONS, draw_channel, draw_traits, draw_views
+from clipfarm_assets.demo.planted import draw_channel, draw_traits, draw_views
 from clipfarm_assets.demo.sounds import Sound
 from clipfarm_assets.demo.stray_rows import STRAY_ROWS, StrayRow
 from clipfarm_assets.demo.words import write_words

@@ -21,10 +21,11 @@ from typing import Final, Literal, get_args
 
 import numpy as np
 
+from clipfarm_assets.contracts.horizons import Horizon
+
 Topic = Literal["cooking", "sport", "music", "school"]
 TOPICS: Final[tuple[Topic, ...]] = get_args(Topic)
-Horizon = Literal[7, 30]
-HORIZONS: Final[tuple[Horizon, ...]] = get_args(Horizon)
+
 
 INTERCEPT: Final = 9.5
 COEFFICIENTS: Final[Mapping[str, float]] = {

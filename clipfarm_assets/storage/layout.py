@@ -9,13 +9,16 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from clipfarm_assets.contracts.horizons import HORIZONS, Horizon
 from clipfarm_assets.contracts.statuses import MODALITIES, STRATEGIES, Modality, Strategy
 from clipfarm_assets.storage.keys import check_key
 
 RAW_SUFFIX: Final[dict[Modality, str]] = {"video": "mp4", "audio": "wav", "text": "json"}
 
 _VIDEO_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_STAGE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_PART = 10**9
 
 
@@ -92,10 +95,7 @@ class Layout:
 
     def state(self, stage: str) -> str:
         """``clipfarm/state/<stage>.sqlite``: a stage's published ledger."""
-        if not _STAGE.fullmatch(stage):
-            msg = f"bad stage name {stage[:100]!r}: expected a-z, then a-z 0-9 _"
-            raise ValueError(msg)
-        return f"{self.prefix}/state/{stage}.sqlite"
+        return f"{self.prefix}/state/{_name(stage)}.sqlite"
 
     def text_downloader_state(self) -> str:
         """``clipfarm/state/text_downloader.sqlite``, written by the downloader, only read here."""
@@ -151,11 +151,97 @@ class Layout:
             return ref if self.shard(ref.strategy, ref.date, ref.part) == key else None
         return None
 
-    def _fused(self, strategy: Strategy) -> str:
-        if strategy not in STRATEGIES:
-            msg = f"unknown fusion strategy {strategy!r}: expected one of {', '.join(STRATEGIES)}"
+    def training_dataset(self, strategy: Strategy, horizon: Horizon) -> str:
+        """``clipfarm/training/strategy=<s>/horizon=<h>/dataset.json``: names the current one."""
+        return f"{self.prefix}/training/{_job(strategy, horizon)}/dataset.json"
+
+    def training_dataset_part(
+        self, strategy: Strategy, horizon: Horizon, sha256: str, name: str
+    ) -> str:
+        """``clipfarm/training/strategy=<s>/horizon=<h>/<sha256>/<name>``: immutable."""
+        if not _SHA256.fullmatch(sha256):
+            msg = f"bad dataset hash {sha256[:100]!r}: expected a sha256 in hex"
             raise ValueError(msg)
-        return f"{self.prefix}/fused/{strategy}"
+        return check_key(f"{self.prefix}/training/{_job(strategy, horizon)}/{sha256}/{name}")
+
+    def snapshots_prefix(self, run_id: str | None = None) -> str:
+        """``clipfarm/models/snapshots/[run_id=<run_id>/]``, with the trailing slash."""
+        folder = f"{self.prefix}/models/snapshots/"
+        return folder if run_id is None else f"{folder}run_id={check_run_id(run_id)}/"
+
+    def snapshot(
+        self, run_id: str, strategy: Strategy, horizon: Horizon, family: str | None = None
+    ) -> str:
+        """``…/run_id=<run_id>/[model=<family>/]strategy=<s>/horizon=<h>/``.
+
+        Without a family it is the snapshot of an all-model run, with one that of a single-model
+        run. Source: the training contract, section 9.
+        """
+        model = "" if family is None else f"model={_name(family)}/"
+        return f"{self.snapshots_prefix(run_id)}{model}{_job(strategy, horizon)}/"
+
+    def snapshot_staging(
+        self, run_id: str, strategy: Strategy, horizon: Horizon, family: str | None = None
+    ) -> str:
+        """``clipfarm/models/staging/…/``, below it as `snapshot`: of attempts in progress."""
+        root = self.snapshot(run_id, strategy, horizon, family)
+        return f"{self.prefix}/models/staging/{root.removeprefix(self.snapshots_prefix())}"
+
+    def comparison(self, run_id: str, name: str) -> str:
+        """``clipfarm/models/snapshots/run_id=<run_id>/comparison/<name>``."""
+        return check_key(f"{self.snapshots_prefix(run_id)}comparison/{name}")
+
+    def model_registry(self, horizon: Horizon) -> str:
+        """``clipfarm/models/registry/horizon=<h>/registry.json``."""
+        return f"{self.prefix}/models/registry/horizon={_horizon(horizon)}/registry.json"
+
+    def clip_predictions(self, date: str) -> str:
+        """``clipfarm/predictions/date=<date>/clip_predictions.parquet``."""
+        return f"{self.prefix}/predictions/date={_date(date)}/clip_predictions.parquet"
+
+    def _fused(self, strategy: Strategy) -> str:
+        return f"{self.prefix}/fused/{_strategy(strategy)}"
+
+
+def check_run_id(run_id: str) -> str:
+    """Return `run_id` if it is 1 to 64 of ``A-Z a-z 0-9 _ . -``, the first no sign.
+
+    Raises:
+        ValueError: It isn't.
+    """
+    if not isinstance(run_id, str) or not _RUN_ID.fullmatch(run_id):
+        msg = (
+            f"bad run id {run_id!r:.100}: expected 1 to 64 characters of A-Z a-z 0-9 _ . - that "
+            "begin with a letter or digit"
+        )
+        raise ValueError(msg)
+    return run_id
+
+
+def _strategy(strategy: Strategy) -> Strategy:
+    if strategy not in STRATEGIES:
+        msg = f"unknown fusion strategy {strategy!r}: expected one of {', '.join(STRATEGIES)}"
+        raise ValueError(msg)
+    return strategy
+
+
+def _horizon(horizon: Horizon) -> Horizon:
+    if horizon not in HORIZONS:
+        msg = f"unknown horizon {horizon!r}: expected one of {', '.join(map(str, HORIZONS))}"
+        raise ValueError(msg)
+    return horizon
+
+
+def _job(strategy: Strategy, horizon: Horizon) -> str:
+    """One of the suite's jobs, as keys name it."""
+    return f"strategy={_strategy(strategy)}/horizon={_horizon(horizon)}"
+
+
+def _name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        msg = f"bad name {name[:100]!r}: expected a-z, then a-z 0-9 _"
+        raise ValueError(msg)
+    return name
 
 
 def _modality(modality: Modality) -> Modality:

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from clipfarm_assets.contracts.horizons import HORIZONS
 from clipfarm_assets.demo import planted
 from clipfarm_assets.demo.plan import plan_sample
-from clipfarm_assets.demo.planted import HORIZONS, attainable_r2, design_row
+from clipfarm_assets.demo.planted import attainable_r2, design_row
 
 
 def draw(count, seed=3):

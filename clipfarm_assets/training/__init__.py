@@ -1,0 +1,1 @@
+"""Datasets, splits, model families, the one fit loop, metrics, snapshots."""

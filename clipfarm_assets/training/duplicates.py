@@ -1,0 +1,169 @@
+"""Which clips are duplicates of each other: one source, or fused vectors that are all but equal.
+
+A model that has seen a clip's duplicate in train knows its target, so a split must not put the two
+on different sides.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clipfarm_assets.contracts.split_rules import Integers, Strings
+from clipfarm_assets.training.components import Components
+
+Floats = NDArray[np.float32]
+
+SAME_CLIP_COSINE: Final = 0.9999
+"""Cosine from which two fused vectors count as one clip's.
+
+Vectors of one model lie in a narrow cone: cosines of 0.95 between unrelated clips are common, and
+belonging together is transitive, so a lax threshold chains whole channels into one group. Unit
+vectors at this cosine are 0.014 apart, where unrelated ones at 0.95 are 0.32. The text mask at the
+end of a vector is left in: it is equal for two uploads of one clip, and moves a cosine of 0.9999 by
+less than 4e-5.
+"""
+
+_BLOCK: Final = 2048
+"""Rows that are compared with as many others at once: 16 MiB of cosines."""
+_DIRECTIONS: Final = 64
+_SAMPLE: Final = 512
+_PAIRS: Final = 1024
+_MANY_PAIRS: Final = 16 * _PAIRS
+_SLACK: Final = 2e-5
+"""What rounding in float32 may add to a squared distance of unit vectors, with room to spare."""
+
+
+def duplicate_groups(
+    source_hash: Strings, fused: Floats, threshold: float = SAME_CLIP_COSINE
+) -> Integers:
+    """Group the rows that are duplicates.
+
+    Two rows are, if they have the same source hash, or if the cosine of their fused vectors in
+    float64 is at least `threshold`; and so are two rows with a chain of duplicates between them. An
+    empty source hash equals none, and a zero vector, which has no direction, is like none.
+
+    Memory beside the input is a few blocks; time is that of one matrix product ``(N, 64) (64, N)``
+    where vectors differ along their main directions, and at worst of ``(N, D) (D, N)``.
+
+    Args:
+        source_hash: ``(N,)``.
+        fused: float32 ``(N, D)``, finite.
+        threshold: In (0, 1).
+
+    Returns:
+        int64 ``(N,)``: group numbers, counted from 0 by the first row of each.
+
+    Raises:
+        ValueError: Row counts differ, a value is not finite, or `threshold` is not in (0, 1).
+    """
+    if fused.ndim != 2 or len(source_hash) != len(fused):
+        msg = (
+            "duplicates need one fused vector a source hash: "
+            f"found {len(source_hash)} hashes and vectors of shape {fused.shape}"
+        )
+        raise ValueError(msg)
+    if not 0 < threshold < 1:
+        msg = f"the threshold of duplicates must be a cosine between 0 and 1: found {threshold}"
+        raise ValueError(msg)
+    found = Components(len(fused))
+    found.join_equal(source_hash)
+    _join_near(found, fused, threshold)
+    return found.labels()
+
+
+def _join_near(found: Components, fused: Floats, threshold: float) -> None:
+    """Join the rows whose cosine is at least `threshold`.
+
+    For unit vectors that is a distance of at most ``sqrt(2 - 2 threshold)``, and a projection to
+    orthonormal directions never makes a distance longer. So pairs further apart than that in a few
+    main directions are none, and only the others are looked at in full.
+    """
+    norms = _norms(fused)
+    rows = np.flatnonzero(norms > 0)
+    if len(rows) < 2:
+        return
+    radius_squared = 2 - 2 * threshold + _SLACK
+    directions = _main_directions(_unit(fused, norms, rows[_spread(len(rows), _SAMPLE)]))
+    projected = np.concatenate([_unit(fused, norms, b) @ directions for b in _blocks(rows)])
+    projected -= projected.mean(axis=0)  # smaller numbers, smaller rounding; distances stay
+    order = np.argsort(projected[:, 0], kind="stable")
+    rows, projected = rows[order], projected[order]
+    radius = np.sqrt(radius_squared)
+    for start in range(0, len(rows), _BLOCK):
+        left = slice(start, start + _BLOCK)
+        for other in range(start, len(rows), _BLOCK):
+            right = slice(other, other + _BLOCK)
+            if projected[right][0, 0] - projected[left][-1, 0] > radius:
+                break  # sorted: all further blocks are further away
+            near = _squared_distances(projected[left], projected[right]) <= radius_squared
+            roots = found.roots()  # most pairs of a large group are joined by a few of them
+            near &= roots[rows[left]][:, None] != roots[rows[right]]
+            if np.count_nonzero(near) > _MANY_PAIRS:  # then all cosines of the block cost less
+                cosines = _unit(fused, norms, rows[left]) @ _unit(fused, norms, rows[right]).T
+                near &= cosines >= 1 - radius_squared / 2
+            a, b = np.nonzero(near)
+            _join_pairs(found, fused, norms, rows[left][a], rows[right][b], threshold)
+
+
+def _join_pairs(
+    found: Components,
+    fused: Floats,
+    norms: NDArray[np.float64],
+    left: NDArray[np.intp],
+    right: NDArray[np.intp],
+    threshold: float,
+) -> None:
+    """Join those candidates whose cosine in float64 is at least `threshold`."""
+    while len(left):
+        roots = found.roots()
+        apart = roots[left] != roots[right]
+        left, right = left[apart], right[apart]
+        a, b = left[:_PAIRS], right[:_PAIRS]
+        dots = np.einsum("nd,nd->n", fused[a].astype(np.float64), fused[b].astype(np.float64))
+        same = dots >= threshold * norms[a] * norms[b]
+        found.join(a[same], b[same])
+        left, right = left[_PAIRS:], right[_PAIRS:]
+
+
+def _norms(fused: Floats) -> NDArray[np.float64]:
+    norms = np.empty(len(fused))
+    for block in _blocks(np.arange(len(fused))):
+        norms[block] = np.linalg.norm(fused[block].astype(np.float64), axis=1)
+    wrong = np.flatnonzero(~np.isfinite(norms))
+    if len(wrong):
+        msg = (
+            f"fused vectors must be finite: {len(wrong)} rows are not, the first is row {wrong[0]}"
+        )
+        raise ValueError(msg)
+    return norms
+
+
+def _unit(fused: Floats, norms: NDArray[np.float64], rows: NDArray[np.intp]) -> Floats:
+    return (fused[rows] / norms[rows, None]).astype(np.float32)
+
+
+def _main_directions(sample: Floats) -> Floats:
+    """Orthonormal directions ``(D, k)`` along which a sample ``(n, D)`` differs most."""
+    _, _, directions = np.linalg.svd(sample - sample.mean(axis=0), full_matrices=False)
+    kept: Floats = np.ascontiguousarray(directions[:_DIRECTIONS].T)
+    return kept
+
+
+def _squared_distances(left: Floats, right: Floats) -> Floats:
+    found = left @ right.T
+    found *= -2
+    found += np.square(left).sum(axis=1)[:, None]
+    found += np.square(right).sum(axis=1)
+    return found
+
+
+def _blocks(rows: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    for start in range(0, len(rows), _BLOCK):
+        yield rows[start : start + _BLOCK]
+
+
+def _spread(n: int, at_most: int) -> NDArray[np.intp]:
+    """Up to `at_most` positions, spread evenly over n."""
+    return np.unique(np.linspace(0, n - 1, min(n, at_most)).astype(np.intp))

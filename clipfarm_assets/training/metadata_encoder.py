@@ -1,0 +1,271 @@
+"""Metadata features as the numbers that models take, by what the train rows were like.
+
+The one place where medians, means, standard deviations and categories live: fitted on the train
+part of a split, saved with the snapshot, and applied unchanged when serving.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from clipfarm_assets.contracts.features import FeatureContract
+
+MAX_CATEGORIES: Final = 255
+"""More than this in train, and a column tells clips apart instead of describing them."""
+
+_SMALLEST_STD: Final = 1e-20
+"""A spread below it is rounding, and dividing by it leaves what float32 can hold."""
+
+_FORMAT: Final = 1
+
+
+class FeatureMismatch(ValueError):  # noqa: N818
+    """The metadata are not those of the encoder's contract: other columns, types or values."""
+
+
+class TooManyCategories(ValueError):  # noqa: N818
+    """A categorical feature has more categories than `MAX_CATEGORIES`."""
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How one numeric feature is imputed and standardised.
+
+    Attributes:
+        median: Of the known train values; takes the place of a missing one.
+        mean, std: Of the train values after imputation (population standard deviation, ddof 0);
+            a constant column has `std` 1, so that it becomes 0.
+    """
+
+    median: float
+    mean: float
+    std: float
+
+
+@dataclass(frozen=True)
+class MetadataEncoder:
+    """What was learned of K numeric and C categorical features from the train rows.
+
+    Attributes:
+        contract: The features, in order.
+        scalings: One a numeric feature.
+        categories: One a categorical feature: the known values, sorted by code point.
+        all_missing: Numeric features of which train knows no value; they become 0 throughout,
+            unless a later row has one.
+    """
+
+    contract: FeatureContract
+    scalings: tuple[Scaling, ...]
+    categories: tuple[tuple[str, ...], ...]
+    all_missing: tuple[str, ...]
+
+    @classmethod
+    def fit(cls, metadata: pl.DataFrame, contract: FeatureContract) -> "MetadataEncoder":
+        """Learn from train rows.
+
+        Args:
+            metadata: N rows in the form of `ClipBatch.metadata`; null (or NaN, or an empty string)
+                is missing.
+            contract: Whose features they are.
+
+        Raises:
+            FeatureMismatch: The columns are not the contract's, or a value is infinite.
+            TooManyCategories: A categorical feature is of high cardinality.
+        """
+        numeric = _numeric(metadata, contract)
+        return cls(
+            contract=contract,
+            scalings=tuple(_scaling(column) for column in numeric.T),
+            categories=tuple(_categories(metadata[name]) for name in contract.categorical),
+            all_missing=tuple(
+                name
+                for name, column in zip(contract.numeric, numeric.T, strict=True)
+                if np.isnan(column).all()
+            ),
+        )
+
+    @property
+    def cardinalities(self) -> tuple[int, ...]:
+        """Number of codes of each categorical feature, code 0 included."""
+        return tuple(len(known) + 1 for known in self.categories)
+
+    def numeric(self, metadata: pl.DataFrame) -> NDArray[np.float64]:
+        """The numeric features as they are, float64 ``(N, K)``; NaN is missing.
+
+        Raises:
+            FeatureMismatch: As in `fit`.
+        """
+        return _numeric(metadata, self.contract)
+
+    def standardised(self, metadata: pl.DataFrame) -> NDArray[np.float32]:
+        """``(x - mean) / std``, missing values replaced by the median, float32 ``(N, K)``.
+
+        Raises:
+            FeatureMismatch: As in `fit`.
+        """
+        values = _numeric(metadata, self.contract)
+        median, mean, std = (
+            np.array([getattr(scaling, name) for scaling in self.scalings], dtype=np.float64)
+            for name in ("median", "mean", "std")
+        )
+        imputed = np.where(np.isnan(values), median, values)
+        return ((imputed - mean) / std).astype(np.float32)
+
+    def codes(self, metadata: pl.DataFrame) -> NDArray[np.int64]:
+        """Category numbers, int64 ``(N, C)``: 0 is missing or unseen in train, known ones from 1.
+
+        Raises:
+            FeatureMismatch: As in `fit`.
+        """
+        _check_columns(metadata, self.contract)
+        codes = np.zeros((metadata.height, len(self.categories)), dtype=np.int64)
+        for column, known in enumerate(self.categories):
+            code = {category: number for number, category in enumerate(known, start=1)}
+            series = metadata[self.contract.categorical[column]]
+            codes[:, column] = [code.get(value, 0) for value in series]
+        return codes
+
+    def one_hot(self, metadata: pl.DataFrame) -> NDArray[np.float64]:
+        """A column a known category, float64 ``(N, sum(cardinalities - 1))``; code 0 is all zeros.
+
+        Raises:
+            FeatureMismatch: As in `fit`.
+        """
+        codes = self.codes(metadata)
+        blocks = [
+            codes[:, [column]] == np.arange(1, cardinality)
+            for column, cardinality in enumerate(self.cardinalities)
+        ]
+        return np.hstack([np.zeros((len(codes), 0)), *blocks]).astype(np.float64)
+
+    def to_json(self) -> bytes:
+        """As JSON; floats are written so that reading gives the same bits."""
+        fields = {
+            "format": _FORMAT,
+            "contract": self.contract.to_fields(),
+            "numeric": {
+                name: {"median": s.median, "mean": s.mean, "std": s.std}
+                for name, s in zip(self.contract.numeric, self.scalings, strict=True)
+            },
+            "categorical": dict(zip(self.contract.categorical, self.categories, strict=True)),
+            "all_missing": self.all_missing,
+        }
+        text = json.dumps(fields, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False)
+        return f"{text}\n".encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> "MetadataEncoder":
+        """The encoder that `to_json` wrote.
+
+        Raises:
+            ValueError: It is not one.
+        """
+        try:
+            fields = json.loads(data)
+            if fields["format"] != _FORMAT:
+                msg = f"expected format {_FORMAT}, found {fields['format']!r}"
+                raise ValueError(msg)  # noqa: TRY301 - one place says what the file should be
+            contract = FeatureContract.from_fields(fields["contract"])
+            encoder = cls(
+                contract=contract,
+                scalings=tuple(_read_scaling(fields["numeric"], name) for name in contract.numeric),
+                categories=tuple(
+                    _read_categories(fields["categorical"], name) for name in contract.categorical
+                ),
+                all_missing=tuple(fields["all_missing"]),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            msg = f"not a metadata encoder as a snapshot holds it: {type(error).__name__}: {error}"
+            raise ValueError(msg) from None
+        return encoder
+
+
+def _check_columns(metadata: pl.DataFrame, contract: FeatureContract) -> None:
+    expected: dict[str, pl.DataType] = {
+        **dict.fromkeys(contract.numeric, pl.Float64()),
+        **dict.fromkeys(contract.categorical, pl.String()),
+    }
+    found = dict(metadata.schema)
+    if list(found.items()) == list(expected.items()):
+        return
+    lacking = [name for name in expected if name not in found]
+    beyond = [name for name in found if name not in expected]
+    types = [
+        f"{name} is {found[name]}, not {dtype}"
+        for name, dtype in expected.items()
+        if name in found and found[name] != dtype
+    ]
+    problems = [
+        *([f"missing {', '.join(lacking)}"] if lacking else []),
+        *([f"unexpected {', '.join(beyond)}"] if beyond else []),
+        *types,
+    ] or [f"another order: {', '.join(found)}"]
+    msg = (
+        f"expected the {len(expected)} features of a {contract.feature_set} contract "
+        f"({', '.join(expected)}), found {len(found)} columns: {'; '.join(problems)}; make them "
+        "with metadata_features and that contract"
+    )
+    raise FeatureMismatch(msg)
+
+
+def _numeric(metadata: pl.DataFrame, contract: FeatureContract) -> NDArray[np.float64]:
+    _check_columns(metadata, contract)
+    values = np.empty((metadata.height, len(contract.numeric)), dtype=np.float64)
+    for column, name in enumerate(contract.numeric):
+        values[:, column] = metadata[name].fill_null(float("nan")).to_numpy()
+    infinite = np.isinf(values).sum(axis=0)
+    if infinite.any():
+        where = ", ".join(
+            f"{name} ({count} rows)"
+            for name, count in zip(contract.numeric, infinite, strict=True)
+            if count
+        )
+        msg = f"expected finite features, found infinite values in {where}: make them missing"
+        raise FeatureMismatch(msg)
+    return values
+
+
+def _scaling(column: NDArray[np.float64]) -> Scaling:
+    known = column[~np.isnan(column)]
+    if not len(known):
+        return Scaling(median=0.0, mean=0.0, std=1.0)
+    median = float(np.median(known))
+    imputed = np.where(np.isnan(column), median, column)
+    if imputed.min() == imputed.max():
+        # Summing rounds: the mean of equal values can differ from them by an ulp, and a division
+        # by the tiny standard deviation that follows would make noise of it.
+        return Scaling(median=median, mean=median, std=1.0)
+    std = float(imputed.std())
+    return Scaling(median, float(imputed.mean()), std if std > _SMALLEST_STD else 1.0)
+
+
+def _categories(series: pl.Series) -> tuple[str, ...]:
+    known = sorted(set(series.drop_nulls()) - {""})
+    if len(known) > MAX_CATEGORIES:
+        msg = (
+            f"categorical feature {series.name} has {len(known)} categories in train, expected at "
+            f"most {MAX_CATEGORIES}: it is of high cardinality; declare it as an identifier"
+        )
+        raise TooManyCategories(msg)
+    return tuple(known)
+
+
+def _read_scaling(fields: Mapping[str, Any], name: str) -> Scaling:
+    scaling = Scaling(**{key: float(value) for key, value in fields[name].items()})
+    if not (np.isfinite([scaling.median, scaling.mean, scaling.std]).all() and scaling.std > 0):
+        msg = f"{name} needs finite numbers and a positive std: found {scaling}"
+        raise ValueError(msg)
+    return scaling
+
+
+def _read_categories(fields: Mapping[str, Sequence[str]], name: str) -> tuple[str, ...]:
+    known = tuple(fields[name])
+    if list(known) != sorted(set(known)):
+        msg = f"{name} needs distinct categories in sorted order: found {len(known)}, which aren't"
+        raise ValueError(msg)
+    return known

@@ -1,0 +1,1 @@
+"""Networks, and the one loop that fits them. Imports torch: import its modules late."""

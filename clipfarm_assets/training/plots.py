@@ -1,0 +1,234 @@
+"""Plots of a training run as PNG bytes: the same numbers give the same bytes.
+
+matplotlib is imported when something is drawn, by way of Figure and its canvas: pyplot would keep
+global state and pick a GUI backend.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from clipfarm_assets.contracts.statuses import MODALITIES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_DPI: Final = 90
+_COLUMNS: Final = 4
+# Beside each other, blue and orange are told apart by nearly everybody.
+_TEXT: Final = ((True, "with text", "tab:blue"), (False, "without text", "tab:orange"))
+# More bars would not be read.
+_FEATURES: Final = 20
+
+
+def curves_png(curves: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Learning curves: a panel a network, one line a series over epochs.
+
+    Args:
+        curves: Network -> series, e.g. ``{"concat_mlp": {"train_loss": [...], "val_rmse": [...],
+            "best_epoch": 3}}``. What is no list of numbers is not drawn, but for `best_epoch`
+            (counted from 0), which is marked.
+    """
+    figure, panels = _panels(sorted(curves), 3.0, "no family of this run has learning curves")
+    for name, axes in panels.items():
+        for series, values in sorted(curves[name].items()):
+            if _is_series(values):
+                axes.plot(np.arange(len(values)), values, marker=".", label=series)
+        best = curves[name].get("best_epoch")
+        if isinstance(best, int) and not isinstance(best, bool):
+            axes.axvline(best, color="0.6", linestyle=":", label="kept")
+        axes.locator_params(axis="x", integer=True)
+        axes.set(title=name, xlabel="epoch")
+        axes.legend(fontsize=7)
+    return _png(figure)
+
+
+def predictions_png(frame: pl.DataFrame) -> bytes:
+    """Predicted against true log1p(views): a panel a family, coloured by text_present.
+
+    Args:
+        frame: Columns ``target_log``, ``prediction_log``, ``text_present``, ``family``.
+    """
+    families = _values(frame, "family")
+    figure, panels = _panels(families, 3.0, "no predictions")
+    for family, axes in panels.items():
+        rows = frame.filter(pl.col("family") == family)
+        for present, label, colour in _TEXT:
+            part = rows.filter(_has_text(present))
+            if part.height:
+                axes.scatter(
+                    part["target_log"],
+                    part["prediction_log"],
+                    s=9,
+                    alpha=0.6,
+                    c=colour,
+                    label=label,
+                )
+        low, high = _limits(rows["target_log"], rows["prediction_log"])
+        axes.plot([low, high], [low, high], color="0.6", linewidth=1)
+        axes.set(title=family, xlabel="true log1p(views)", ylabel="predicted")
+        axes.set_aspect("equal")
+        axes.legend(fontsize=7)
+    return _png(figure)
+
+
+def residuals_png(frame: pl.DataFrame) -> bytes:
+    """Residuals, predicted minus true: a panel a split kind, two boxes a family.
+
+    Args:
+        frame: Columns ``target_log``, ``prediction_log``, ``text_present``, ``family``, ``split``
+            (the split kind).
+    """
+    figure, panels = _panels(_values(frame, "split"), 3.4, "no residuals", share_y=True)
+    for split, axes in panels.items():
+        rows = frame.filter(pl.col("split") == split).with_columns(
+            residual=pl.col("prediction_log") - pl.col("target_log")
+        )
+        families = _values(rows, "family")
+        for offset, (present, label, colour) in zip((-0.2, 0.2), _TEXT, strict=True):
+            groups = [
+                rows.filter((pl.col("family") == family) & _has_text(present))[
+                    "residual"
+                ].to_numpy()
+                for family in families
+            ]
+            places = [(i + offset, g) for i, g in enumerate(groups) if len(g)]
+            if places:
+                axes.boxplot(
+                    [group for _, group in places],
+                    positions=[place for place, _ in places],
+                    widths=0.35,
+                    flierprops={"markersize": 2},
+                    medianprops={"color": "black"},
+                    boxprops={"facecolor": colour, "alpha": 0.6},
+                    patch_artist=True,
+                    manage_ticks=False,
+                )
+            axes.plot([], [], color=colour, linewidth=6, alpha=0.6, label=label)
+        axes.axhline(0, color="0.6", linewidth=1)
+        axes.set_xticks(range(len(families)), families, rotation=40, ha="right", fontsize=7)
+        axes.set(title=split, ylabel="predicted - true, log1p(views)")
+        axes.legend(fontsize=7)
+    return _png(figure)
+
+
+def gate_png(weights: NDArray[np.float64], text_present: NDArray[np.bool_]) -> bytes:
+    """How much the gate trusts each modality: a histogram a modality.
+
+    Args:
+        weights: ``(N, 3)``, columns in the order of `MODALITIES`, rows sum to 1.
+        text_present: ``(N,)``.
+    """
+    names = list(MODALITIES) if len(weights) else []
+    figure, panels = _panels(names, 2.6, "no gate weights", share_y=True)
+    bins = np.linspace(0.0, 1.0, 26).tolist()
+    for column, axes in enumerate(panels.values()):
+        parts = [weights[text_present == present, column] for present, _, _ in _TEXT]
+        axes.hist(
+            parts,
+            bins=bins,
+            stacked=True,
+            color=[colour for _, _, colour in _TEXT],
+            label=[label for _, label, _ in _TEXT],
+        )
+        mean = float(np.mean(weights[:, column]))
+        axes.set(title=f"{names[column]}: mean {mean:.2f}", xlabel="weight", ylabel="clips")
+        axes.legend(fontsize=7)
+    return _png(figure)
+
+
+def importance_png(frame: pl.DataFrame) -> bytes:
+    """Permutation importance: how much worse the metric gets when a feature's values are shuffled.
+
+    Args:
+        frame: Columns ``feature``, ``drop`` (mean over repetitions) and ``spread`` (their standard
+            deviation). The largest are drawn.
+    """
+    largest = frame.sort(["drop", "feature"], descending=[True, False]).head(_FEATURES).reverse()
+    features = largest["feature"].to_list()
+    figure, panels = _panels(["importance"] if features else [], 0.22 * len(features) + 1.2, "none")
+    for axes in panels.values():
+        axes.barh(range(len(features)), largest["drop"], xerr=largest["spread"], ecolor="0.5")
+        axes.set_yticks(range(len(features)), features, fontsize=7)
+        of_all = "" if frame.height <= _FEATURES else f", {_FEATURES} of {frame.height}"
+        axes.set(title=f"importance by permutation{of_all}", xlabel="error added by shuffling")
+    return _png(figure, width=6.5)
+
+
+def coverage_png(frame: pl.DataFrame) -> bytes:
+    """Share of true values inside the intervals, against the share promised: a row a family.
+
+    Args:
+        frame: Columns ``family``, ``nominal``, ``coverage``, ``n``. The bars are what chance alone
+            gives with n clips, at two standard errors.
+    """
+    rows = frame.reverse()
+    figure, panels = _panels(["coverage"] if rows.height else [], 0.26 * rows.height + 1.4, "none")
+    for axes in panels.values():
+        places = np.arange(rows.height)
+        nominal = rows["nominal"].to_numpy()
+        chance = 2.0 * np.sqrt(nominal * (1.0 - nominal) / rows["n"].to_numpy())
+        axes.errorbar(
+            nominal, places, xerr=chance, fmt="|", color="0.6", capsize=3, label="promised"
+        )
+        axes.plot(rows["coverage"], places, "o", color="tab:blue", label="found")
+        axes.set_yticks(places, [f"{f} ({n})" for f, n in rows.select("family", "n").rows()])
+        axes.tick_params(axis="y", labelsize=7)
+        axes.margins(y=0.1)
+        axes.set(title="interval coverage", xlabel="share of test clips inside")
+        axes.legend(fontsize=7)
+    return _png(figure, width=5.2)
+
+
+def _panels(
+    names: Sequence[str], height: float, nothing: str, *, share_y: bool = False
+) -> tuple["Figure", dict[str, "Axes"]]:
+    """A grid of one panel a name, at most `_COLUMNS` beside each other; or a line that says why."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(_COLUMNS, max(1, len(names)))
+    rows = -(-max(1, len(names)) // columns)
+    figure = Figure(figsize=(3.2 * columns, height * rows), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    if not names:
+        figure.set_size_inches(4.0, 0.6)
+        figure.text(0.5, 0.5, nothing, ha="center", va="center", color="0.4")
+        return figure, {}
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=share_y).ravel()
+    for unused in grid[len(names) :]:
+        unused.set_axis_off()
+    return figure, dict(zip(names, grid[: len(names)], strict=True))
+
+
+def _png(figure: "Figure", width: float | None = None) -> bytes:
+    if width is not None and figure.axes:
+        figure.set_figwidth(width)
+    out = io.BytesIO()
+    # matplotlib would write its version, and with it other bytes after an upgrade.
+    figure.savefig(out, format="png", metadata={"Software": None})
+    return out.getvalue()
+
+
+def _values(frame: pl.DataFrame, column: str) -> list[str]:
+    """The column's values in the order they first come in: that of the leaderboard."""
+    found: list[str] = frame[column].unique(maintain_order=True).to_list()
+    return found
+
+
+def _has_text(present: bool) -> pl.Expr:
+    return pl.col("text_present").cast(pl.Boolean) == present
+
+
+def _is_series(values: object) -> bool:
+    return isinstance(values, Sequence) and not isinstance(values, str) and len(values) > 0
+
+
+def _limits(*columns: pl.Series) -> tuple[float, float]:
+    values = np.concatenate([column.to_numpy() for column in columns])
+    return float(values.min()), float(values.max())

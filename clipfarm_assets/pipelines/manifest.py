@@ -1,5 +1,6 @@
 """The two manifests: what every embedding is, and where every fused vector is."""
 
+import hashlib
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +29,11 @@ POINTERS_READ_BACK = 3
 
 
 class DanglingPointer(RuntimeError):  # noqa: N818
-    """A manifest just written points at a row that isn't the clip's: stops the run."""
+    """A manifest points at a row that isn't the clip's: stops the run."""
+
+
+class NoFusedManifest(FileNotFoundError):  # noqa: N818
+    """The strategy has no manifest yet."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,26 @@ class ManifestUpdate:
     seconds: float
 
 
+@dataclass(frozen=True)
+class StoredManifest:
+    """A manifest, its object's sha256 in hex, and the lock it was verified against."""
+
+    manifest: FusedManifest
+    sha256: str
+    lock: SchemaLock
+
+
 def load_manifest(deployment: Deployment, strategy: Strategy) -> FusedManifest:
-    """The manifest as stored.
+    """The manifest as stored; raises as `load_stored_manifest`."""
+    return load_stored_manifest(deployment, strategy).manifest
+
+
+def load_stored_manifest(deployment: Deployment, strategy: Strategy) -> StoredManifest:
+    """The manifest as stored, with what it was verified against.
 
     Raises:
-        FileNotFoundError: There is none, or no lock; says how to make one.
+        NoFusedManifest: There is none; says how to make one.
+        NoLock: There is no lock; likewise.
         BadManifest: The object is none.
         LockMismatch: It is of another lock version: a migration was interrupted.
     """
@@ -66,7 +86,7 @@ def load_manifest(deployment: Deployment, strategy: Strategy) -> FusedManifest:
         data = deployment.store.get(key)
     except FileNotFoundError:
         msg = f"{key} does not exist: materialise clips/fused_manifest for {strategy!r} first"
-        raise FileNotFoundError(msg) from None
+        raise NoFusedManifest(msg) from None
     manifest = _parsed(data, key)
     if manifest.lock_version != lock.lock_version:
         msg = (
@@ -75,7 +95,7 @@ def load_manifest(deployment: Deployment, strategy: Strategy) -> FusedManifest:
             f"{strategy!r}, which goes on with the new version"
         )
         raise LockMismatch(msg)
-    return manifest
+    return StoredManifest(manifest, hashlib.sha256(data).hexdigest(), lock)
 
 
 def update_manifest(

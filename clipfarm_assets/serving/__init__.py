@@ -1,0 +1,1 @@
+"""What a deployment predicts with: the registry, and the predictor bound to it."""

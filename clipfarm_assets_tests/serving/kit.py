@@ -1,0 +1,176 @@
+"""A small world to serve from: clips, their text rows, and snapshots of real models."""
+
+import json
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import polars as pl
+
+from clipfarm_assets.contracts.features import FeatureContract
+from clipfarm_assets.contracts.schema_lock import SchemaLock
+from clipfarm_assets.fusion.static import fuse
+from clipfarm_assets.storage.layout import Layout
+from clipfarm_assets.storage.tables import table_to_parquet
+from clipfarm_assets.training.config import SuiteConfig
+from clipfarm_assets.training.families import open_family
+from clipfarm_assets.training.features import metadata_features
+from clipfarm_assets.training.intervals import SplitConformal
+from clipfarm_assets.training.metadata_encoder import MetadataEncoder
+from clipfarm_assets.training.metrics import regression_metrics, to_raw
+from clipfarm_assets.training.snapshot import SnapshotId, publish
+from clipfarm_assets_tests.training.kit import planted_rows, unheard
+
+LAYOUT = Layout()
+N = 90
+DIMS = 6
+VERSIONS = {"video": "video-a", "audio": "audio-a", "text": "text-a"}
+CONTRACT = FeatureContract(
+    feature_set="v2",
+    numeric=("duration_seconds", "title_length", "published_hour", "channel_age_at_publish_days"),
+    categorical=("channel_country", "default_language"),
+    dropped={},
+    declared={},
+)
+CONFIG = SuiteConfig.model_validate(
+    {
+        "gbdt": {"fit": {"max_epochs": 10}, "boosting": {"max_iter": 20}},
+        "metadata_only": {"max_iter": 20},
+        "pca_gbdt": {"components": 3, "boosting": {"max_iter": 20}},
+    }
+)
+FAMILIES = ("mean", "ridge", "gbdt", "pca_gbdt")
+
+
+def lock_of(strategy="concat", version=1, versions=VERSIONS, dims=DIMS, **more):
+    shape = dict.fromkeys(("video", "audio", "text"), dims)
+    return replace(SchemaLock.of(strategy, shape, versions), lock_version=version, **more)
+
+
+@lru_cache
+def clips(strategy="concat"):
+    """Labelled clips and the rows of the metadata CSV that their features are read from."""
+    rows = planted_rows(N, dims=DIMS, noise=0.2)
+    was = rows.clips
+    text = pl.DataFrame(
+        {
+            "video_id": was.video_ids.tolist(),
+            "channel_id": was.channel_id.tolist(),
+            "published_at": [f"{moment}Z" for moment in was.published_at.astype("datetime64[s]")],
+            "channel_created_at": ["2020-02-03T04:05:06Z"] * N,
+            **{
+                name: ["" if v is None else str(v) for v in was.metadata[name]]
+                for name in was.metadata.columns
+            },
+            "title": ["a title"] * N,
+            "description": [""] * N,
+            "query": ["cats"] * N,
+            "view_count": ["5"] * N,
+        }
+    )
+    made = replace(
+        was,
+        fused=fuse(strategy, was.video, was.audio, was.text, was.text_present),
+        metadata=metadata_features(text, CONTRACT).metadata,
+        published_at=was.published_at.astype("datetime64[s]").astype("datetime64[us]"),
+    )
+    return replace(rows, clips=made), text
+
+
+def parts():
+    """Positions by part."""
+    order = np.random.default_rng(3).permutation(N)
+    return dict(zip(("train", "val", "test"), np.split(order, [60, 75]), strict=True))
+
+
+def snapshot_files(
+    run_id="r1",
+    strategy="concat",
+    horizon=7,
+    families=FAMILIES,
+    lock=None,
+    shuffled=False,
+    versions=VERSIONS,
+):
+    """A snapshot's artifacts. With `shuffled` the targets have nothing to do with the clips."""
+    lock = lock or lock_of(strategy)
+    dims = dict.fromkeys(("video", "audio", "text"), DIMS)
+    config = {
+        "run_id": run_id,
+        "strategy": strategy,
+        "horizon_days": horizon,
+        "families": list(families),
+        "features": CONTRACT.to_fields(),
+        "feature_set_version": CONTRACT.feature_set,
+        "feature_contract_sha256": CONTRACT.sha256,
+        "lock_version": lock.lock_version,
+        "lock_sha256": lock.sha256,
+        "embedding_versions": dict(versions),
+    }
+    return {
+        "config_used.json": json.dumps(config).encode(),
+        "data_summary.json": json.dumps({"dims": {"fused": lock.fused_dim, **dims}}).encode(),
+        **_fitted(strategy, horizon, tuple(families), shuffled),
+    }
+
+
+@lru_cache
+def _fitted(strategy, horizon, families, shuffled):
+    rows, _ = clips(strategy)
+    if shuffled:
+        rows = replace(rows, target_log=np.random.default_rng(0).permutation(rows.target_log))
+    where = parts()
+    of = {part: rows.take(positions) for part, positions in where.items()}
+    encoder = MetadataEncoder.fit(of["train"].clips.metadata, CONTRACT)
+    files = {"models/metadata_encoder.json": encoder.to_json()}
+    metrics, intervals, frames = {}, {}, []
+    for family in families:
+        model = open_family(family).fit(of["train"], of["val"], encoder, CONFIG, 42, unheard)
+        said = {part: model.predict(of[part].clips) for part in of}
+        interval = SplitConformal.fit(of["val"].target_log - said["val"], 0.9)
+        intervals[family] = interval.to_fields()
+        metrics[family] = {
+            part: regression_metrics(of[part].target_log, said[part]) for part in ("val", "test")
+        }
+        files |= {f"models/{name}": data for name, data in model.artifacts().items()}
+        for part, log in said.items():
+            low, high = interval.interval_raw(log)
+            columns = {
+                "family": [family] * len(log),
+                "part": [part] * len(log),
+                "video_id": of[part].clips.video_ids.tolist(),
+                "prediction_log": log,
+                "prediction_raw": to_raw(log),
+                "interval_low_raw": low,
+                "interval_high_raw": high,
+            }
+            frames.append(pl.DataFrame(columns))
+    split = np.empty(N, dtype="U5")
+    for part, positions in where.items():
+        split[positions] = part
+    manifest = pl.DataFrame(
+        {
+            "video_id": rows.clips.video_ids.tolist(),
+            "split": split.tolist(),
+            "text_present": rows.clips.text_present.astype(np.int64),
+            "target_log": rows.target_log,
+            "target_raw": np.expm1(rows.target_log),
+        }
+    )
+    return files | {
+        "metrics_summary.json": json.dumps({"models": metrics}).encode(),
+        "models/intervals.json": json.dumps(intervals).encode(),
+        "split_manifest.parquet": table_to_parquet(manifest.to_arrow()),
+        "predictions/all.parquet": table_to_parquet(pl.concat(frames).to_arrow()),
+    }
+
+
+def publish_snapshot(store, snapshot_id=None, **what):
+    snapshot_id = snapshot_id or SnapshotId("r1", "concat", 7)
+    files = snapshot_files(snapshot_id.run_id, snapshot_id.strategy, snapshot_id.horizon, **what)
+    publish(store, LAYOUT, snapshot_id, files, {})
+    return snapshot_id
+
+
+def put_lock(store, lock):
+    store.put(LAYOUT.schema_lock(lock.fusion_strategy), lock.to_json())

@@ -4,7 +4,16 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from clipfarm_assets.defs.clips import checks, embeddings, fusion, index, jobs
+from clipfarm_assets.defs.clips import (
+    checks,
+    embeddings,
+    fusion,
+    index,
+    jobs,
+    serving,
+    training,
+    training_checks,
+)
 from clipfarm_assets.defs.resources import resources_from
 from clipfarm_assets.orchestration.console import short_console
 from clipfarm_assets.orchestration.executor import executor
@@ -13,8 +22,8 @@ from clipfarm_assets.orchestration.executor import executor
 def definitions(resources: Mapping[str, object]) -> dg.Definitions:
     """All assets, checks, jobs, schedules and sensors over these resources."""
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([index, embeddings, fusion]),
-        asset_checks=checks.ALL,
+        assets=dg.load_assets_from_modules([index, embeddings, fusion, training, serving]),
+        asset_checks=[*checks.ALL, *training_checks.ALL],
         jobs=jobs.ALL_JOBS,
         schedules=[jobs.clips_nightly],
         sensors=[jobs.clips_automation],

@@ -20,7 +20,7 @@ import dagster as dg
 from dagster_aws.s3 import S3Resource
 
 from clipfarm_assets.encoders.models import encoder_profile
-from clipfarm_assets.orchestration.io_managers import ParquetByPartition
+from clipfarm_assets.orchestration.io_managers import ParquetByPartition, TrainingDataIO
 from clipfarm_assets.orchestration.resources import DeploymentResource, EncodersResource
 
 LEDGER_VARIABLE: Final = "CLIPFARM_LEDGER"
@@ -65,4 +65,5 @@ def resources_from(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
             profile=encoder_profile(environ), cache_dir=str(here / "stand-ins")
         ),
         "parquet_by_partition": ParquetByPartition(deployment=deployment),
+        "training_data": TrainingDataIO(deployment=deployment),
     }

@@ -9,6 +9,7 @@ index of Dagster's. The result of the whole range is what blocks.
 from collections.abc import Callable, Mapping, Sequence
 
 import dagster as dg
+import numpy as np
 
 # The one part of an evaluation that Dagster does not export.
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
@@ -16,11 +17,16 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 
 from clipfarm_assets.contracts.checks import Verdict
-from clipfarm_assets.orchestration.metadata import Metadata
+from clipfarm_assets.orchestration.metadata import Metadata, rounded
 from clipfarm_assets.orchestration.resources import DeploymentResource
 from clipfarm_assets.pipelines.deployment import Deployment
 
 Evaluate = Callable[[Deployment, Sequence[str]], Mapping[str, Verdict]]
+
+Latest = Mapping[str, dg.AssetMaterialization | None]
+"""Partition -> its latest materialisation, None where there is none."""
+
+EvaluateLatest = Callable[[Deployment, Latest], Mapping[str, Verdict]]
 
 _SHOWN = 20
 # Facts that are no counts: their sum over partitions would mean nothing.
@@ -46,7 +52,48 @@ def promise_check(
         evaluate: From a deployment and partition keys to a verdict for each key.
         blocking: Whether a broken promise stops downstream assets of the same run.
     """
+    return _check(
+        asset,
+        name,
+        description,
+        partitions_def,
+        lambda _, opened, keys: evaluate(opened, keys),
+        blocking=blocking,
+    )
 
+
+def latest_promise_check(
+    asset: dg.AssetKey,
+    name: str,
+    description: str,
+    partitions_def: dg.PartitionsDefinition[str],
+    evaluate: EvaluateLatest,
+    *,
+    blocking: bool = False,
+) -> dg.AssetChecksDefinition:
+    """As `promise_check`, for assets whose materialisations lie beside each other in the store.
+
+    `evaluate` is given each partition's latest materialisation, whose metadata says which it is.
+    """
+
+    def of_latest(
+        instance: dg.DagsterInstance, opened: Deployment, keys: Sequence[str]
+    ) -> Mapping[str, Verdict]:
+        records = {key: _latest(instance, asset, key) for key in keys}
+        return evaluate(opened, {k: r and r.asset_materialization for k, r in records.items()})
+
+    return _check(asset, name, description, partitions_def, of_latest, blocking=blocking)
+
+
+def _check(
+    asset: dg.AssetKey,
+    name: str,
+    description: str,
+    partitions_def: dg.PartitionsDefinition[str],
+    evaluate: Callable[[dg.DagsterInstance, Deployment, Sequence[str]], Mapping[str, Verdict]],
+    *,
+    blocking: bool,
+) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=asset,
         name=name,
@@ -59,7 +106,7 @@ def promise_check(
     ) -> dg.AssetCheckResult:
         keys = list(context.op_execution_context.partition_keys)
         with deployment.open() as opened:
-            verdicts = evaluate(opened, keys)
+            verdicts = evaluate(context.instance, opened, keys)
         # A range is a range even with one key: so are all runs of a backfill.
         if not context.op_execution_context.has_partition_key:
             for key in keys:
@@ -88,34 +135,49 @@ def promise_check(
 def _examined(
     instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str
 ) -> AssetCheckEvaluationTargetMaterializationData | None:
-    """The partition's latest materialisation, if Dagster knows of one."""
-    filters = dg.AssetRecordsFilter(asset, asset_partitions=[partition])
-    records = instance.fetch_materializations(filters, limit=1).records
-    if not records:
+    record = _latest(instance, asset, partition)
+    if record is None:
         return None
     return AssetCheckEvaluationTargetMaterializationData(
-        storage_id=records[0].storage_id,
-        run_id=records[0].run_id,
-        timestamp=records[0].timestamp,
+        storage_id=record.storage_id,
+        run_id=record.run_id,
+        timestamp=record.timestamp,
     )
 
 
+def _latest(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, partition: str
+) -> dg.EventLogRecord | None:
+    """The partition's latest materialisation, if Dagster knows of one."""
+    filters = dg.AssetRecordsFilter(asset, asset_partitions=[partition])
+    records = instance.fetch_materializations(filters, limit=1).records
+    return records[0] if records else None
+
+
 def verdict_metadata(verdicts: Mapping[str, Verdict]) -> Metadata:
-    """Counts summed over the partitions, sizes at their largest, and the first findings."""
+    """Counts summed over the partitions, sizes at their largest, and the first findings.
+
+    Facts that are no numbers are shown as text, each different one once.
+    """
     findings = [
         {"partition": key, "subject": finding.subject, "problem": finding.problem}
         for key, verdict in verdicts.items()
         for finding in verdict.findings
     ]
     facts: dict[str, int] = {}
+    texts: dict[str, dict[str, None]] = {}
     for verdict in verdicts.values():
         for fact, value in verdict.facts.items():
+            if not isinstance(value, (int, np.integer)):
+                texts.setdefault(fact, {})[str(rounded(value))] = None
+                continue
             before = facts.get(fact, 0)
             facts[fact] = max(before, int(value)) if fact in _SIZES else before + int(value)
     metadata: Metadata = {
         "examined": dg.MetadataValue.int(sum(v.examined for v in verdicts.values())),
         "findings": dg.MetadataValue.int(len(findings)),
         **{fact: dg.MetadataValue.int(value) for fact, value in facts.items()},
+        **{fact: dg.MetadataValue.text(", ".join(found)) for fact, found in texts.items()},
     }
     if findings:
         records = [dg.TableRecord(finding) for finding in findings[:_SHOWN]]

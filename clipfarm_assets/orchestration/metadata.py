@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pyarrow as pa
 
 from clipfarm_assets.pipelines.report import StageReport
@@ -48,6 +49,18 @@ def preview(table: pa.Table, columns: Sequence[str] | None = None) -> dg.TableMe
     """The first rows of a table."""
     shown = table.select(columns) if columns else table
     return records(shown.slice(0, _PREVIEW_ROWS).to_pylist())
+
+
+def frame(rows: pl.DataFrame) -> dg.TableMetadataValue:
+    """A short table as a whole, its numbers to four digits."""
+    return records([{n: rounded(v) for n, v in row.items()} for row in rows.to_dicts()])
+
+
+def rounded(value: Any) -> Any:
+    """A number to four significant digits; None as ``n/a``; anything else as it is."""
+    if value is None:
+        return "n/a"
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def records(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:

@@ -11,10 +11,12 @@ from typing import Final
 
 import dagster as dg
 
-from clipfarm_assets.contracts.statuses import STRATEGIES
+from clipfarm_assets.contracts.horizons import HORIZONS, Horizon, as_horizon
+from clipfarm_assets.contracts.statuses import STRATEGIES, Strategy
 
 DATE: Final = "date"
 STRATEGY: Final = "strategy"
+HORIZON: Final = "horizon"
 
 START_DATE_VARIABLE: Final = "CLIPFARM_START_DATE"
 DEFAULT_START_DATE: Final = "2026-01-01"
@@ -54,12 +56,17 @@ def _day(environ: Mapping[str, str], variable: str) -> date | None:
 
 dates = dates_from(os.environ)
 strategies = dg.StaticPartitionsDefinition(list(STRATEGIES))
+horizons = dg.StaticPartitionsDefinition([str(horizon) for horizon in HORIZONS])
 dates_by_strategy = dg.MultiPartitionsDefinition({DATE: dates, STRATEGY: strategies})
+strategy_by_horizon = dg.MultiPartitionsDefinition({HORIZON: horizons, STRATEGY: strategies})
 
 same_date = dg.IdentityPartitionMapping()
 date_of = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name=DATE)
 strategy_of = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name=STRATEGY)
+horizon_of = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name=HORIZON)
+same_job = dg.IdentityPartitionMapping()
 all_dates = dg.AllPartitionMapping()
+all_partitions = dg.AllPartitionMapping()
 
 
 def backfill_policy() -> dg.BackfillPolicy:
@@ -80,6 +87,14 @@ def backfill_policy() -> dg.BackfillPolicy:
     raise ValueError(msg)
 
 
+def one_run_each() -> dg.BackfillPolicy:
+    """A run a partition, for assets whose partitions have nothing in common to load once.
+
+    One dataset is in memory at a time, and a job that can't be fitted leaves the others alone.
+    """
+    return dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
+
+
 def by_strategy(keys: list[str]) -> dict[str, list[str]]:
     """Date x strategy keys as strategy -> dates, both in the order given."""
     out: dict[str, list[str]] = {}
@@ -92,3 +107,27 @@ def by_strategy(keys: list[str]) -> dict[str, list[str]]:
 def key_of(date: str, strategy: str) -> str:
     """The date x strategy key of two single keys."""
     return str(dg.MultiPartitionKey({DATE: date, STRATEGY: strategy}))
+
+
+def as_strategy(name: str) -> Strategy:
+    """A partition key as the strategy it is.
+
+    Raises:
+        ValueError: It is none of `STRATEGIES`.
+    """
+    for strategy in STRATEGIES:
+        if name == strategy:
+            return strategy
+    msg = f"unknown strategy {name!r}: expected one of {', '.join(STRATEGIES)}"
+    raise ValueError(msg)
+
+
+def training_job(key: str) -> tuple[Strategy, Horizon]:
+    """A strategy x horizon key, e.g. ``7|concat``, as what it names."""
+    parts = strategy_by_horizon.get_partition_key_from_str(key).keys_by_dimension
+    return as_strategy(parts[STRATEGY]), as_horizon(parts[HORIZON])
+
+
+def training_job_key(strategy: Strategy, horizon: Horizon) -> str:
+    """The strategy x horizon key of two single keys."""
+    return str(dg.MultiPartitionKey({HORIZON: str(horizon), STRATEGY: strategy}))

@@ -19,14 +19,14 @@ from clipfarm_assets.contracts.horizon_csv import source_hash
 from clipfarm_assets.definitions import definitions
 from clipfarm_assets.encoders.base import EmbeddingVersion, Encoded, MediaError
 from clipfarm_assets.ledger.ledger import Ledger
-from clipfarm_assets.orchestration.io_managers import ParquetByPartition
+from clipfarm_assets.orchestration.io_managers import ParquetByPartition, TrainingDataIO
 from clipfarm_assets.orchestration.resources import DeploymentResource, EncodersResource
 from clipfarm_assets.pipelines.deployment import Deployment
 from clipfarm_assets.storage.layout import Layout
 from clipfarm_assets.storage.objects import ObjectStore
 
 DIM = 8
-_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 OPENED: list[str] = []
 
 
@@ -99,6 +99,7 @@ class Bench:
                 "deployment": deployment,
                 "encoders": HashEncoders(cache_dir=str(self.root), revision=self.revision),
                 "parquet_by_partition": ParquetByPartition(deployment=deployment),
+                "training_data": TrainingDataIO(deployment=deployment),
             }
         )
 
@@ -109,11 +110,22 @@ class Bench:
             Ledger.open(f"sqlite:///{self.root / 'ledger.sqlite'}", self.store.url),
         )
 
-    def run(self, instance, job, key=None, *, span=None, config=None, check=True, selection=None):
+    def run(
+        self,
+        instance,
+        job,
+        key=None,
+        *,
+        span=None,
+        config=None,
+        check=True,
+        selection=None,
+        tags=None,
+    ):
         """One run of a job for one partition or a span of them, in this process."""
-        tags = {}
+        tags = dict(tags or {})
         if span:
-            tags = {
+            tags |= {
                 "dagster/asset_partition_range_start": span[0],
                 "dagster/asset_partition_range_end": span[1],
             }
@@ -124,7 +136,7 @@ class Bench:
                 instance=instance,
                 partition_key=key,
                 tags=tags,
-                run_config={**_QUIET, **(config or {})},
+                run_config={**QUIET, **(config or {})},
                 raise_on_error=check,
                 asset_selection=selection,
             )
@@ -155,11 +167,13 @@ def hash_of(video_id):
 
 def materialised(instance, name):
     """Partition -> metadata of the last materialisation."""
+    return {key: found.metadata for key, found in materialisations(instance, name).items()}
+
+
+def materialisations(instance, name):
+    """Partition -> its last materialisation."""
     records = instance.fetch_materializations(dg.AssetKey(["clips", name]), limit=1000).records
-    out = {}
-    for record in reversed(records):
-        out[record.partition_key] = record.asset_materialization.metadata
-    return out
+    return {record.partition_key: record.asset_materialization for record in reversed(records)}
 
 
 def check_results(instance, asset, check):

@@ -15,28 +15,46 @@ HEAVY = ("torch", "transformers", "sentence_transformers", "librosa", "sklearn",
 ASSETS = {
     "clips/audio_embeddings": "date",
     "clips/clip_index": "date",
+    "clips/clip_predictions": "date",
     "clips/embedding_manifest": "date",
     "clips/fused_manifest": "strategy",
     "clips/fused_shards": "date|strategy",
     "clips/metadata_horizon": "none",
+    "clips/model_comparison": "none",
+    "clips/model_registry": "horizon",
+    "clips/model_snapshots": "horizon|strategy",
     "clips/schema_lock": "strategy",
     "clips/text_embeddings": "date",
+    "clips/training_dataset": "horizon|strategy",
     "clips/video_embeddings": "date",
 }
 CHECKS = {
     "clips/audio_embeddings:embeddings_valid": ("date", True),
+    "clips/clip_predictions:predictions_complete": ("date", False),
     "clips/embedding_manifest:index_rows_have_status": ("date", False),
     "clips/fused_manifest:manifest_unique": ("strategy", False),
     "clips/fused_manifest:placeholders_approved": ("strategy", False),
     "clips/fused_manifest:pointers_resolve": ("strategy", True),
     "clips/fused_manifest:required_modalities_present": ("strategy", False),
     "clips/fused_shards:lock_matches_shards": ("date|strategy", True),
+    "clips/model_registry:binding_resolves": ("horizon", True),
+    "clips/model_snapshots:beats_mean": ("horizon|strategy", False),
+    "clips/model_snapshots:interval_coverage": ("horizon|strategy", False),
+    "clips/model_snapshots:snapshot_intact": ("horizon|strategy", True),
     "clips/text_embeddings:embeddings_valid": ("date", True),
+    "clips/training_dataset:features_declared": ("horizon|strategy", True),
+    "clips/training_dataset:no_leaky_feature": ("horizon|strategy", True),
+    "clips/training_dataset:splits_hold": ("horizon|strategy", True),
     "clips/video_embeddings:embeddings_valid": ("date", True),
 }
 DEPENDENCIES = {
     "clips/audio_embeddings": {"clips/clip_index"},
     "clips/clip_index": {"clips/metadata_horizon"},
+    "clips/clip_predictions": {
+        "clips/clip_index",
+        "clips/fused_manifest",
+        "clips/model_registry",
+    },
     "clips/embedding_manifest": {
         "clips/audio_embeddings",
         "clips/clip_index",
@@ -52,15 +70,29 @@ DEPENDENCIES = {
         "clips/video_embeddings",
     },
     "clips/metadata_horizon": set(),
+    "clips/model_comparison": {"clips/model_snapshots"},
+    "clips/model_registry": {"clips/model_snapshots"},
+    "clips/model_snapshots": {"clips/training_dataset"},
     "clips/schema_lock": {
         "clips/audio_embeddings",
         "clips/text_embeddings",
         "clips/video_embeddings",
     },
     "clips/text_embeddings": {"clips/clip_index"},
+    "clips/training_dataset": {"clips/fused_manifest", "clips/metadata_horizon"},
     "clips/video_embeddings": {"clips/clip_index"},
 }
-JOBS = {"clips_daily", "clips_fuse", "clips_lock", "clips_observe", "clips_publish"}
+JOBS = {
+    "clips_compare",
+    "clips_daily",
+    "clips_fuse",
+    "clips_lock",
+    "clips_observe",
+    "clips_promote",
+    "clips_publish",
+    "clips_score",
+    "clips_train",
+}
 
 
 def kind(partitions_def):
@@ -70,6 +102,10 @@ def kind(partitions_def):
         return "date"
     if partitions_def == partitions.strategies:
         return "strategy"
+    if partitions_def == partitions.horizons:
+        return "horizon"
+    if partitions_def == partitions.strategy_by_horizon:
+        return "horizon|strategy"
     assert partitions_def == partitions.dates_by_strategy
     return "date|strategy"
 
@@ -122,6 +158,17 @@ def test_every_asset_says_what_it_is(graph):
         assert {"writes", "reads"} & set(node.metadata), key
 
 
+def test_training_and_scoring_share_a_pool(graph):
+    for name in ("model_snapshots", "clip_predictions"):
+        assert graph.get(dg.AssetKey(["clips", name])).pools == {"training"}
+
+
+def test_training_backfills_make_a_run_a_partition(graph):
+    for name in ("training_dataset", "model_snapshots"):
+        policy = graph.get(dg.AssetKey(["clips", name])).backfill_policy
+        assert policy.max_partitions_per_run == 1
+
+
 def test_encoders_share_a_pool(graph):
     for modality in ("video", "audio", "text"):
         assert graph.get(dg.AssetKey(["clips", f"{modality}_embeddings"])).pools == {"encoders"}
@@ -134,6 +181,17 @@ def test_encoders_share_a_pool(graph):
         ("fused_shards", "clip_index", "2026-02-06|max_pool", {"2026-02-06"}),
         ("fused_shards", "schema_lock", "2026-02-06|max_pool", {"max_pool"}),
         ("embedding_manifest", "text_embeddings", "2026-02-07", {"2026-02-07"}),
+        ("training_dataset", "fused_manifest", "30|sum_pool", {"sum_pool"}),
+        ("model_snapshots", "training_dataset", "30|sum_pool", {"30|sum_pool"}),
+        (
+            "model_registry",
+            "model_snapshots",
+            "30",
+            {"30|concat", "30|sum_pool", "30|max_pool"},
+        ),
+        ("clip_predictions", "clip_index", "2026-02-07", {"2026-02-07"}),
+        ("clip_predictions", "model_registry", "2026-02-07", {"7", "30"}),
+        ("clip_predictions", "fused_manifest", "2026-02-07", {"concat", "sum_pool", "max_pool"}),
     ],
 )
 def test_partition_mappings(graph, asset, upstream, key, expected):

@@ -1,13 +1,24 @@
 import dagster as dg
+import numpy as np
 import pyarrow as pa
 import pytest
 from dagster_aws.s3 import S3Resource
 
-from clipfarm_assets.orchestration import partitions
-from clipfarm_assets.orchestration.io_managers import ParquetByPartition
+from clipfarm_assets.demo.planted_vectors import make_planted_store
+from clipfarm_assets.ledger.ledger import Ledger
+from clipfarm_assets.orchestration import io_managers, partitions
+from clipfarm_assets.orchestration.io_managers import (
+    LazyDatasets,
+    ParquetByPartition,
+    TrainingDataIO,
+)
 from clipfarm_assets.orchestration.resources import DeploymentResource
+from clipfarm_assets.pipelines.assemble import assemble
+from clipfarm_assets.pipelines.deployment import Deployment
+from clipfarm_assets.storage.layout import Layout
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.storage.tables import parquet_to_table
+from clipfarm_assets.training import dataset_file
 
 INDEX = dg.AssetKey(["clips", "clip_index"])
 RANGE = {
@@ -104,3 +115,119 @@ def test_a_partition_never_made_is_named(manager):
     external = spec.with_io_manager_key("manager")
     with pytest.raises(FileNotFoundError, match="clip_index has no partition 2026-02-05 yet"):
         run([external, reader], manager, partition_key="2026-02-05", selection=[reader])
+
+
+JOB_RANGE = {
+    "dagster/asset_partition_range_start": "7|concat",
+    "dagster/asset_partition_range_end": "30|concat",
+}
+
+
+@pytest.fixture(scope="module")
+def assembled(tmp_path_factory):
+    """Two small datasets, and the deployment they were assembled from."""
+    root = tmp_path_factory.mktemp("planted")
+    store, layout = ObjectStore.open(str(root)), Layout()
+    dims = {"video": 6, "audio": 6, "text": 6}
+    make_planted_store(store, layout, clips=40, dims=dims, strategies=["concat"])
+    with Ledger.open(f"sqlite:///{root}/l.sqlite", store.url) as ledger:
+        deployment = Deployment(store, layout, ledger)
+        return {f"{horizon}|concat": assemble(deployment, "concat", horizon) for horizon in (7, 30)}
+
+
+@pytest.fixture
+def training_data(manager):
+    return TrainingDataIO(deployment=manager.deployment)
+
+
+def dataset_asset(datasets):
+    @dg.asset(
+        key=dg.AssetKey(["clips", "training_dataset"]),
+        partitions_def=partitions.strategy_by_horizon,
+        io_manager_key="manager",
+    )
+    def training_dataset():
+        return datasets
+
+    return training_dataset
+
+
+def reader_of(seen):
+    @dg.asset(
+        partitions_def=partitions.strategy_by_horizon,
+        ins={
+            "data": dg.AssetIn(
+                dg.AssetKey(["clips", "training_dataset"]), partition_mapping=partitions.same_job
+            )
+        },
+    )
+    def reader(data: LazyDatasets) -> None:
+        seen(data)
+
+    return reader
+
+
+def test_datasets_of_a_range_come_back_one_at_a_time(assembled, training_data, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        io_managers,
+        "read_dataset",
+        lambda *a: (read.append(a[2:]), dataset_file.read_dataset(*a))[1],
+    )
+
+    def seen(data):
+        assert list(data) == ["30|concat", "7|concat"]
+        assert len(data) == 2
+        assert read == [], "nothing is read before it is asked for"
+        for key in data:
+            found, made = data[key], assembled[key]
+            assert np.array_equal(found.clips.fused, made.clips.fused)
+            assert np.array_equal(found.target_raw, made.target_raw)
+            assert found.clips.metadata.equals(made.clips.metadata)
+        assert read == [("concat", 30), ("concat", 7)]
+        with pytest.raises(KeyError):
+            data["7|max_pool"]
+
+    run([dataset_asset(assembled), reader_of(seen)], training_data, tags=JOB_RANGE)
+
+
+def test_one_dataset_is_a_mapping_too(assembled, training_data):
+    def seen(data):
+        assert list(data) == ["7|concat"]
+        assert len(data["7|concat"]) == len(assembled["7|concat"])
+
+    given = {"7|concat": assembled["7|concat"]}
+    run([dataset_asset(given), reader_of(seen)], training_data, partition_key="7|concat")
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (["30|concat"], r"training_dataset must give a dataset for each of \['7\|concat'\]: found"),
+        ([], r"found \[\]"),
+        (["7|concat", "30|concat"], "found"),
+    ],
+)
+def test_datasets_of_other_partitions_are_refused(assembled, training_data, given, says):
+    datasets = {key: assembled[key] for key in given}
+    with pytest.raises(ValueError, match=says):
+        run([dataset_asset(datasets)], training_data, partition_key="7|concat")
+
+
+def test_a_dataset_under_another_jobs_name_is_refused(assembled, training_data, tmp_path):
+    swapped = {"7|concat": assembled["30|concat"]}
+    with pytest.raises(ValueError, match=r"7\|concat was given the dataset of concat, 30 days"):
+        run([dataset_asset(swapped)], training_data, partition_key="7|concat")
+    assert not list(ObjectStore.open(str(tmp_path)).list("clipfarm/training/"))
+
+
+def test_a_dataset_never_assembled_says_what_to_do(training_data):
+    def seen(data):
+        with pytest.raises(dataset_file.NoDataset, match="materialise clips/training_dataset"):
+            data["7|concat"]
+
+    spec = dg.AssetSpec(
+        dg.AssetKey(["clips", "training_dataset"]), partitions_def=partitions.strategy_by_horizon
+    ).with_io_manager_key("manager")
+    reader = reader_of(seen)
+    run([spec, reader], training_data, partition_key="7|concat", selection=[reader])

@@ -11,7 +11,7 @@ from clipfarm_assets.contracts import checks, statuses
 from clipfarm_assets.contracts.checks import Verdict
 from clipfarm_assets.contracts.statuses import Modality
 from clipfarm_assets.defs.clips import common
-from clipfarm_assets.defs.clips.fusion import FuseConfig, as_strategy
+from clipfarm_assets.defs.clips.fusion import FuseConfig
 from clipfarm_assets.ledger.schema import Item
 from clipfarm_assets.orchestration import partitions
 from clipfarm_assets.orchestration.checks import Evaluate, promise_check
@@ -76,7 +76,7 @@ def _lock_matches_shards(deployment: Deployment, keys: Sequence[str]) -> Mapping
     adopted = deployment.models_lock().adopted()
     verdicts = {}
     for name, dates in partitions.by_strategy(list(keys)).items():
-        strategy = as_strategy(name)
+        strategy = partitions.as_strategy(name)
         lock = load_lock(deployment, strategy)
         for date in dates:
             infos = deployment.store.list(deployment.layout.shards_prefix(strategy, date))
@@ -88,7 +88,7 @@ def _lock_matches_shards(deployment: Deployment, keys: Sequence[str]) -> Mapping
 
 
 def _manifest_rows(deployment: Deployment, name: str) -> pl.DataFrame:
-    return pl.DataFrame(load_manifest(deployment, as_strategy(name)).rows)
+    return pl.DataFrame(load_manifest(deployment, partitions.as_strategy(name)).rows)
 
 
 def _pointers_resolve(deployment: Deployment, names: Sequence[str]) -> Mapping[str, Verdict]:

@@ -12,6 +12,7 @@ from clipfarm_assets.pipelines.progress import Say
 GROUP: Final = "clips"
 OWNERS: Final = ["team:clipfarm"]
 ENCODER_POOL: Final = "encoders"
+TRAINING_POOL: Final = "training"
 
 
 def key(name: str) -> dg.AssetKey:
@@ -28,6 +29,11 @@ EMBEDDING_MANIFEST: Final = key("embedding_manifest")
 SCHEMA_LOCK: Final = key("schema_lock")
 SHARDS: Final = key("fused_shards")
 MANIFEST: Final = key("fused_manifest")
+DATASET: Final = key("training_dataset")
+SNAPSHOTS: Final = key("model_snapshots")
+COMPARISON: Final = key("model_comparison")
+REGISTRY: Final = key("model_registry")
+PREDICTIONS: Final = key("clip_predictions")
 
 
 def asset_options(name: str, *, kinds: set[str], code_version: str, writes: str) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def schema_lock(
         for strategy in context.partition_keys:
             outcome = settle_lock(
                 opened,
-                as_strategy(strategy),
+                partitions.as_strategy(strategy),
                 migrate=config.migrate,
                 append_mask=config.append_mask,
             )
@@ -137,7 +137,7 @@ def fused_shards(
     )
     with deployment.open() as opened:
         for name, dates in partitions.by_strategy(list(context.partition_keys)).items():
-            strategy = as_strategy(name)
+            strategy = partitions.as_strategy(name)
             stage = FusionStage(opened, strategy, options, common.say(context))
             reports = stage.run({date: clip_index[date] for date in dates})
             for date, report in reports.items():
@@ -172,7 +172,7 @@ def fused_manifest(context: dg.AssetExecutionContext, deployment: DeploymentReso
     """Merge the shards that the manifest doesn't know yet."""
     with deployment.open() as opened:
         for name in context.partition_keys:
-            update = update_manifest(opened, as_strategy(name), common.say(context))
+            update = update_manifest(opened, partitions.as_strategy(name), common.say(context))
             rows = pl.DataFrame(update.manifest.rows)
             context.log.info(
                 "manifest %s: %d rows, %d new shards", name, len(rows), len(update.new_shards)
@@ -195,15 +195,6 @@ def fused_manifest(context: dg.AssetExecutionContext, deployment: DeploymentReso
                 },
                 partition_key=name,
             )
-
-
-def as_strategy(name: str) -> statuses.Strategy:
-    """A partition key as the strategy it is."""
-    for strategy in statuses.STRATEGIES:
-        if name == strategy:
-            return strategy
-    msg = f"unknown strategy partition {name!r}"
-    raise dg.DagsterInvariantViolationError(msg)
 
 
 def _lock_fields(data: bytes) -> dict[str, Any]:

@@ -42,6 +42,26 @@ clips_observe = dg.define_asset_job(
     selection=dg.AssetSelection.assets(common.METADATA),
     description="Look whether the metadata CSV changed.",
 )
+clips_train = dg.define_asset_job(
+    "clips_train",
+    selection=dg.AssetSelection.assets(common.DATASET, common.SNAPSHOTS),
+    description="Assemble the training data of a strategy and a horizon, and fit the model suite.",
+)
+clips_compare = dg.define_asset_job(
+    "clips_compare",
+    selection=dg.AssetSelection.assets(common.COMPARISON),
+    description="Compare the snapshots of a training run, the newest one by default.",
+)
+clips_promote = dg.define_asset_job(
+    "clips_promote",
+    selection=dg.AssetSelection.assets(common.REGISTRY),
+    description="Choose the model that serves a horizon, or go back to an earlier one.",
+)
+clips_score = dg.define_asset_job(
+    "clips_score",
+    selection=dg.AssetSelection.assets(common.PREDICTIONS),
+    description="Predict the views of a date's clips with the promoted models.",
+)
 
 
 def lookback_days() -> int:
@@ -94,7 +114,17 @@ def clips_nightly(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.S
     )
 
 
-ALL_JOBS: Final = (clips_observe, clips_daily, clips_lock, clips_fuse, clips_publish)
+ALL_JOBS: Final = (
+    clips_observe,
+    clips_daily,
+    clips_lock,
+    clips_fuse,
+    clips_publish,
+    clips_train,
+    clips_compare,
+    clips_promote,
+    clips_score,
+)
 
 clips_automation = dg.AutomationConditionSensorDefinition(
     "clips_automation",

@@ -2,16 +2,20 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import polars as pl
 from tabulate import tabulate
 
 from clipfarm_assets.contracts import statuses
+from clipfarm_assets.contracts.horizons import HORIZONS
 from clipfarm_assets.demo.edge_cases import EDGE_CASES
 from clipfarm_assets.ledger.schema import Item
 from clipfarm_assets.pipelines.deployment import Deployment
 from clipfarm_assets.pipelines.lock import load_lock
 from clipfarm_assets.pipelines.manifest import load_manifest
+from clipfarm_assets.serving.registry import load_registry
+from clipfarm_assets.training.snapshot_reader import open_snapshot
 
 
 def of(
@@ -32,6 +36,7 @@ def of(
         "Items by stage and status\n" + _statuses(states),
         cases,
         "Fused\n" + _fused(deployment),
+        *_models(deployment),
         f"Seconds a stage, {dates[0]} to {dates[-1]}\n" + _seconds(seconds),
     ]
     return "\n\n".join(parts), as_expected
@@ -90,6 +95,45 @@ def _fused(deployment: Deployment) -> str:
         )
     head = ["strategy", "shards", "manifest rows", "placeholders", "dim", "lock", "versions"]
     return _table(rows, head)
+
+
+def _models(deployment: Deployment) -> list[str]:
+    """The leaderboard of each promoted model's snapshot, and what serves."""
+    store, layout = deployment.store, deployment.layout
+    boards, serving = [], []
+    for horizon in HORIZONS:
+        version = load_registry(store, layout, horizon).serving
+        snapshot = open_snapshot(store, layout, version.snapshot_id)
+        board = pl.read_csv(snapshot.read("leaderboard.csv"))
+        title = f"Leaderboard, {horizon} days, {version.fusion_strategy} (best first by val)"
+        rows = [[_shown(value) for value in row] for row in board.select(list(_BOARD)).iter_rows()]
+        boards.append(f"{title}\n{_table(rows, list(_BOARD.values()))}")
+        serving.append(
+            [
+                horizon,
+                version.model_version,
+                version.family,
+                version.fusion_strategy,
+                version.run_id,
+            ]
+        )
+    head = ["days", "version", "family", "strategy", "run"]
+    return [*boards, "Serving\n" + _table(serving, head)]
+
+
+_BOARD: Final = {
+    "family": "family",
+    "val_rmse_log": "val rmse",
+    "test_rmse_log": "test rmse",
+    "test_r2_log": "test r2",
+    "interval_test_coverage": "90% interval holds",
+    "chronological_test_rmse_log": "rmse, by time",
+    "chronological_test_r2_log": "r2, by time",
+}
+
+
+def _shown(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _seconds(seconds: Mapping[str, Mapping[str, float]]) -> str:

@@ -10,6 +10,9 @@ from typing import Final
 GIT_SHA_VARIABLE: Final = "CLIPFARM_GIT_SHA"
 UNKNOWN: Final = "unknown"
 
+# A hook, and every process that one starts, has these set to the repository of the hook.
+_GIT_TELLS: Final = frozenset({"GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"})
+
 _PACKAGES: Final = (
     "clipfarm-assets",
     "numpy",
@@ -48,6 +51,7 @@ def _git(root: Path, *arguments: str) -> str:
         text=True,
         check=True,
         timeout=20,
+        env={name: value for name, value in os.environ.items() if name not in _GIT_TELLS},
     )
     return done.stdout.strip()
 

@@ -85,12 +85,12 @@ def fit_split(
 
     Raises:
         NoSuchSplit: The rows don't allow this split; says why.
-        NoMetrics: A family failed or predicted something that is no number.
+        NoMetrics: A family failed or predicted something that is no number, or none is asked for.
     """
-    if kind not in data.splits:
-        reason = data.unavailable_splits.get(kind, "the dataset was made without it")
-        msg = f"split {kind!r} can't be made of these {len(data)} rows: {reason}"
-        raise NoSuchSplit(msg)
+    if not families:
+        msg = "there are no metrics without a model: expected at least one family, found none"
+        raise NoMetrics(msg)
+    check_split(data, kind)
     parts = {part: data.part(kind, part) for part in PARTS}
     encoder = MetadataEncoder.fit(parts["train"].clips.metadata, data.contract)
     fitted: dict[FamilyName, FittedFamily] = {}
@@ -107,6 +107,14 @@ def fit_split(
     return SplitResult(kind, parts, encoder, fitted)
 
 
+def check_split(data: TrainingData, kind: SplitKind) -> None:
+    """Raise `NoSuchSplit`, with the reason, unless the dataset has this split."""
+    if kind not in data.splits:
+        reason = data.unavailable_splits.get(kind, "the dataset was made without it")
+        msg = f"split {kind!r} can't be made of these {len(data)} rows: {reason}"
+        raise NoSuchSplit(msg)
+
+
 def _fit(
     name: FamilyName,
     parts: Mapping[Part, Labelled],
@@ -119,12 +127,21 @@ def _fit(
         model = open_family(name).fit(
             parts["train"], parts["val"], encoder, config, config.seed, say
         )
-        predictions = {part: model.predict(rows.clips) for part, rows in parts.items()}
+        predictions = {part: _predict(model, part, rows) for part, rows in parts.items()}
         seconds = time.perf_counter() - started
         return _score(name, model, parts, predictions, config.interval_coverage, seconds)
     except (ArithmeticError, RuntimeError, ValueError) as error:
         msg = f"family {name!r} gave no metrics: {type(error).__name__}: {error}"
         raise NoMetrics(msg) from error
+
+
+def _predict(model: Model, part: Part, rows: Labelled) -> NDArray[np.float64]:
+    """Of every part: the train part has no metrics that would show what is wrong with it."""
+    said = metrics.finite_vector(f"predictions of {part}", model.predict(rows.clips))
+    if len(said) != len(rows):
+        msg = f"there must be one prediction a row of {part}: found {len(said)} of {len(rows)}"
+        raise ValueError(msg)
+    return said
 
 
 def _score(

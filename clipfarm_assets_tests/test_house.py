@@ -107,3 +107,14 @@ def test_nothing_unpickles():
                 names = [alias.name for alias in node.names]
                 assert "pickle" not in names, path
                 assert getattr(node, "module", None) != "pickle", path
+
+
+def test_files_of_estimators_are_read_in_one_place():
+    """There, a joblib file's hash is compared before it is read, and skops' types are listed."""
+    found = {
+        str(path.relative_to(ROOT))
+        for path in MODULES
+        for name in imports(path)
+        if name.split(".")[0] in {"joblib", "skops"}
+    }
+    assert found == {"training/sklearn_files.py"}

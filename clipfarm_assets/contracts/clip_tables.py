@@ -50,5 +50,8 @@ CLIP_PREDICTIONS: Final = pa.schema(
         ("interval_low_raw", pa.float64()),
         ("interval_high_raw", pa.float64()),
         ("text_present", pa.int64()),
+        # train, val or test where the model's split had the clip there, else empty: the interval's
+        # coverage is promised for clips that are not of train.
+        ("split", pa.string()),
     ]
 )

@@ -1,6 +1,7 @@
 """Which clips the sample has, before anything is encoded: ordinary ones and the edge cases."""
 
 import string
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -30,6 +31,8 @@ from clipfarm_assets.demo.words import write_words
 
 SEED: Final = 20260205
 CLIPS_PER_DATE: Final = 20
+FEWEST_PER_DATE: Final = max(Counter(case.date for case in EDGE_CASES).values())
+"""Enough for the edge cases of every date."""
 
 _CHANNELS: Final = 24
 _ID_LETTERS: Final = string.ascii_letters + string.digits + "-_"
@@ -72,11 +75,10 @@ def plan_sample(*, seed: int = SEED, clips_per_date: int = CLIPS_PER_DATE) -> Sa
     Raises:
         ValueError: A date has more edge cases than `clips_per_date`.
     """
-    most = max(sum(case.date == date for case in EDGE_CASES) for date in DATES)
-    if clips_per_date < most:
+    if clips_per_date < FEWEST_PER_DATE:
         msg = (
-            f"clips_per_date must be {most} or more, the edge cases of the fullest date; "
-            f"found {clips_per_date}"
+            f"clips_per_date must be {FEWEST_PER_DATE} or more, the edge cases of the fullest "
+            f"date; found {clips_per_date}"
         )
         raise ValueError(msg)
     sizes = np.random.default_rng([seed, 0])

@@ -19,6 +19,7 @@ from clipfarm_assets.contracts import statuses
 from clipfarm_assets.contracts.horizons import HORIZONS
 from clipfarm_assets.demo import summary
 from clipfarm_assets.demo.edge_cases import DATES
+from clipfarm_assets.demo.plan import FEWEST_PER_DATE
 from clipfarm_assets.demo.sample_store import make_sample_store
 from clipfarm_assets.orchestration import partitions
 from clipfarm_assets.storage.layout import Layout
@@ -58,7 +59,7 @@ STEPS: Final[tuple[tuple[str, tuple[str, str] | None], ...]] = (
 
 # More clips than the sample's edge cases ask for: models need rows.
 CLIPS_VARIABLE: Final = "CLIPFARM_DEMO_CLIPS_PER_DATE"
-_DEFAULT_CLIPS: Final = "150"
+_DEFAULT_CLIPS: Final = "100"
 
 
 def main(say: Print = print) -> int:
@@ -109,8 +110,9 @@ def make_store(store: ObjectStore, layout: Layout, say: Print) -> None:
 def clips_per_date() -> int:
     """How many clips the sample has on each of its dates."""
     text = os.environ.get(CLIPS_VARIABLE) or _DEFAULT_CLIPS
-    if not text.isdecimal():
-        sys.exit(f"{CLIPS_VARIABLE} must be a number of clips: found {text!r}")
+    if not text.isdecimal() or int(text) < FEWEST_PER_DATE:
+        must = f"must be a number of clips, {FEWEST_PER_DATE} or more"
+        sys.exit(f"{CLIPS_VARIABLE} {must}: found {text!r}")
     return int(text)
 
 

@@ -105,9 +105,14 @@ def _models(deployment: Deployment) -> list[str]:
         version = load_registry(store, layout, horizon).serving
         snapshot = open_snapshot(store, layout, version.snapshot_id)
         board = pl.read_csv(snapshot.read("leaderboard.csv"))
-        title = f"Leaderboard, {horizon} days, {version.fusion_strategy} (best first by val)"
-        rows = [[_shown(value) for value in row] for row in board.select(list(_BOARD)).iter_rows()]
-        boards.append(f"{title}\n{_table(rows, list(_BOARD.values()))}")
+        n = dict(snapshot.split_manifest().group_by("split").len().iter_rows())
+        title = (
+            f"Leaderboard, {horizon} days, {version.fusion_strategy} ({n['train']} train clips, "
+            f"best first by {n['val']} val clips, {n['test']} test clips)"
+        )
+        columns = {name: shown for name, shown in _BOARD.items() if name in board.columns}
+        rows = [[_shown(v) for v in row] for row in board.select(list(columns)).iter_rows()]
+        boards.append(f"{title}\n{_table(rows, list(columns.values()))}")
         serving.append(
             [
                 horizon,
@@ -127,6 +132,7 @@ _BOARD: Final = {
     "test_rmse_log": "test rmse",
     "test_r2_log": "test r2",
     "interval_test_coverage": "90% interval holds",
+    # There if that split was compared.
     "chronological_test_rmse_log": "rmse, by time",
     "chronological_test_r2_log": "r2, by time",
 }

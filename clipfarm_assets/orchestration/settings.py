@@ -4,6 +4,7 @@ Dagster checks the types of a config class. What is nested deeper than one class
 hyperparameters of a model family are, comes as a dictionary and is checked here.
 """
 
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -15,13 +16,16 @@ class BadSettings(ValueError):  # noqa: N818
     """A setting doesn't exist, or hasn't a value that it can have; says which it can."""
 
 
-def validated(expected: type[_Value], values: Any, where: str) -> _Value:
+def validated(
+    expected: type[_Value], values: Any, where: str, *, hidden: Collection[str] = ()
+) -> _Value:
     """`values` as the type expected.
 
     Args:
         expected: A pydantic model, or any type pydantic knows.
         values: What the run's configuration says.
         where: The field that holds them, for the message.
+        hidden: Fields of the type that are set elsewhere, and not to be offered here.
 
     Raises:
         BadSettings: Names the field, what was expected and what was found.
@@ -33,7 +37,7 @@ def validated(expected: type[_Value], values: Any, where: str) -> _Value:
         path = [str(part) for part in first["loc"]]
         name = ".".join([where, *path])
         if first["type"] == "extra_forbidden":
-            msg = f"{name} is no setting: expected some of {_choices(expected, path[:-1])}"
+            msg = f"{name} is no setting: expected some of {_choices(expected, path[:-1], hidden)}"
         elif first["type"] in {"missing", "unexpected_keyword_argument"}:
             msg = f"{name}: {first['msg'].lower()}"
         else:
@@ -42,10 +46,10 @@ def validated(expected: type[_Value], values: Any, where: str) -> _Value:
         raise BadSettings(msg) from None
 
 
-def _choices(expected: Any, path: list[str]) -> str:
+def _choices(expected: Any, path: list[str], hidden: Collection[str]) -> str:
     """The fields of the model that a path leads to."""
     for name in path:
         expected = expected.model_fields[name].annotation
     if isinstance(expected, type) and issubclass(expected, BaseModel):
-        return ", ".join(expected.model_fields)
+        return ", ".join(name for name in expected.model_fields if name not in hidden)
     return "other names"

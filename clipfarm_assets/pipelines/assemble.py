@@ -80,6 +80,7 @@ COUNTS: Final[Mapping[str, str]] = {
     "text_broken": "clips taken as without text: the object is no vector, or not as recorded",
     "text_foreign": "clips taken as without text: the ledger says the vector is not the one fused",
     "text_resized": "text vectors padded or cut to the locked length",
+    "declared_columns_absent": "columns that are declared and that the CSV lacks",
     "in_duplicate_groups": "clips that have a duplicate among the others",
     "rows": "clips to train on",
 }
@@ -168,6 +169,10 @@ def assemble(
         labelled.rows.columns, options.feature_set, options.declared_columns
     )
     assert_no_feature_leakage(contract)
+    absent = sorted(set(options.declared_columns) - set(labelled.rows.columns))
+    counts["declared_columns_absent"] = len(absent)
+    if absent:
+        say(f"declared but not in the CSV, so no feature: {', '.join(absent)}; misspelt?")
     labelled, rows = _joined(deployment, stored, labelled, fused_rows, counts)
     progress = Progress(f"read {strategy} shards", rows["fused_key"].n_unique(), say)
     fused = read_fused(deployment, stored.lock, rows, progress)

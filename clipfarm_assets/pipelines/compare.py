@@ -56,11 +56,6 @@ class Comparison:
         """The best row of each horizon."""
         return _best(self.rows)
 
-    @property
-    def overall(self) -> Row:
-        """The best row of all."""
-        return _overall(self.rows, self.metric)
-
 
 def compare(
     store: ObjectStore,
@@ -89,24 +84,20 @@ def compare(
         BadSnapshot: One has files that are not as published.
     """
     snapshots = snapshots_of_run(store, layout, run_id)
-    rows = _ranked([row for snapshot in snapshots for row in _models(snapshot)], metric)
+    models = [row for snapshot in snapshots for row in _models(snapshot)]
+    rows = _ranked(models, metric)
     there = {(row["family"], row["strategy"], row["horizon_days"]) for row in rows}
     missing = tuple(
         {"family": family, "strategy": strategy, "horizon_days": horizon}
         for horizon, strategy, family in product(horizons, strategies, families)
         if (family, strategy, horizon) not in there
     )
-    best = {
-        "run_id": run_id,
-        "metric": f"val_{metric}",
-        "overall": _overall(rows, metric),
-        "by_horizon": {str(row["horizon_days"]): row for row in _best(rows)},
-    }
+    best = {by: _best_by(run_id, _ranked(models, by), by) for by in RANK_METRICS}
     table = {
         "run_id": run_id,
         "rank_metric": f"val_{metric}",
         "models": rows,
-        "best": best,
+        "best": best[metric],
         "missing_jobs": missing,
     }
     written = {
@@ -114,7 +105,7 @@ def compare(
         for name, data in {
             "metrics_comparison.json": _json(table),
             "metrics_comparison.csv": pl.DataFrame(rows, _SCHEMA).write_csv().encode(),
-            f"best_by_{metric}.json": _json(best),
+            **{f"best_by_{by}.json": _json(found) for by, found in best.items()},
             "missing_jobs.json": _json(missing),
         }.items()
     }
@@ -155,9 +146,10 @@ def _best(rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(row for row in rows if row["rank"] == 1)
 
 
-def _overall(rows: Sequence[Row], metric: RankMetric) -> Row:
-    key = rank_key(metric)
-    return min(_best(rows), key=lambda row: key(row[f"val_{metric}"]))
+def _best_by(run_id: str, rows: Sequence[Row], metric: RankMetric) -> dict[str, Any]:
+    """The best of each horizon: errors of different targets don't compare."""
+    by_horizon = {str(row["horizon_days"]): row for row in _best(rows)}
+    return {"run_id": run_id, "metric": f"val_{metric}", "by_horizon": by_horizon}
 
 
 def _json(fields: Any) -> bytes:

@@ -22,10 +22,12 @@ from clipfarm_assets.pipelines.modality_vectors import latest_fused, read_fused,
 from clipfarm_assets.pipelines.progress import Progress, Say, silent
 from clipfarm_assets.serving.predictor import Predictions, Predictor, load_predictor
 from clipfarm_assets.serving.registry import NoModel
+from clipfarm_assets.training.snapshot_reader import open_snapshot
 
 UNSCORED: Final = "clipfarm.unscored"
 """Key of the table's own metadata: horizon -> reason -> number of clips that have no prediction, or
-that have one without a feature that could not be read (``unparsable:<column>``)."""
+that have one although a feature could not be read (``unparsable:<column>``) or lies outside of what
+train held (``out_of_range:<feature>``)."""
 
 
 def score_date(deployment: Deployment, date: str, index: pa.Table, say: Say = silent) -> pa.Table:
@@ -62,7 +64,10 @@ def score_date(deployment: Deployment, date: str, index: pa.Table, say: Say = si
         found = _score(deployment, predictor, horizon, index, reasons, say)
         unscored[str(horizon)] = dict(reasons)
         if found is not None:
-            tables.append(_table(found, horizon))
+            snapshot = open_snapshot(
+                deployment.store, deployment.layout, predictor.version.snapshot_id
+            )
+            tables.append(_table(found, horizon, snapshot.split_manifest()))
     if len(missing) == len(HORIZONS):
         raise missing[0]
     table = pa.concat_tables(tables) if tables else CLIP_PREDICTIONS.empty_table()
@@ -106,7 +111,9 @@ def _score(
         by_id, ids.to_list(), rows.take(usable), vectors.take(usable), binding.contract
     )
     reasons.update({f"unparsable:{name}": n for name, n in unparsable.items()})
-    return predictor.predict_clips(clips)
+    found = predictor.predict_clips(clips)
+    reasons.update({f"out_of_range:{name}": n for name, n in found.out_of_range.items()})
+    return found
 
 
 def metadata_rows(deployment: Deployment, horizon: Horizon) -> pl.DataFrame:
@@ -130,8 +137,9 @@ def metadata_rows(deployment: Deployment, horizon: Horizon) -> pl.DataFrame:
     return rows.with_columns(pl.Series("video_id", list(found), dtype=pl.String))
 
 
-def _table(found: Predictions, horizon: Horizon) -> pa.Table:
+def _table(found: Predictions, horizon: Horizon, split_manifest: pl.DataFrame) -> pa.Table:
     n = len(found)
+    splits = dict(split_manifest.select("video_id", "split").iter_rows())
     return pa.table(
         {
             "video_id": found.video_ids.tolist(),
@@ -142,6 +150,7 @@ def _table(found: Predictions, horizon: Horizon) -> pa.Table:
             "interval_low_raw": found.low_raw,
             "interval_high_raw": found.high_raw,
             "text_present": found.text_present.astype(np.int64),
+            "split": [splits.get(video_id, "") for video_id in found.video_ids.tolist()],
         },
         schema=CLIP_PREDICTIONS,
     )

@@ -15,6 +15,7 @@ import polars as pl
 
 from clipfarm_assets.contracts import leakage, leakage_probe, split_rules
 from clipfarm_assets.contracts.checks import Finding, Verdict
+from clipfarm_assets.contracts.features import FeatureSet
 from clipfarm_assets.contracts.leakage import FeatureLeakage
 from clipfarm_assets.contracts.schema_lock import LockMismatch, resolve
 from clipfarm_assets.contracts.split_rules import SplitKind, SplitLeakage
@@ -35,7 +36,7 @@ from clipfarm_assets.training.dataset_file import dataset_sha256
 from clipfarm_assets.training.environment import git_sha, package_versions
 from clipfarm_assets.training.families import FAMILIES, FamilyName
 from clipfarm_assets.training.snapshot import Manifest, SnapshotId
-from clipfarm_assets.training.suite import fit_split, leaderboard
+from clipfarm_assets.training.suite import check_split, fit_split, leaderboard
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class TrainedSnapshot:
         manifest: What it holds.
         leaderboard: See `training.suite.leaderboard`.
         metrics: ``metrics_summary.json``.
+        feature_set: Version of the metadata features.
         plots: ``plots/<name>.png`` -> bytes.
         skipped_splits: Comparison splits that these rows don't allow, with why.
         seconds: Wall time.
@@ -78,6 +80,7 @@ class TrainedSnapshot:
     manifest: Manifest
     leaderboard: pl.DataFrame
     metrics: Mapping[str, Any]
+    feature_set: FeatureSet
     plots: Mapping[str, bytes]
     skipped_splits: Mapping[SplitKind, str] = field(default_factory=dict)
     seconds: float = 0.0
@@ -123,6 +126,7 @@ def train_snapshot(
     store, layout, made_of = deployment.store, deployment.layout, data.provenance
     snapshot_id = SnapshotId(run_id, made_of.strategy, made_of.horizon, options.model)
     snapshot.check_free(store, layout, snapshot_id)
+    check_split(data, options.split)
     verify_trainable(deployment, data)
     wanted = [kind for kind in options.compare_splits if kind != options.split]
     skipped = {k: data.unavailable_splits[k] for k in wanted if k not in data.splits}
@@ -150,6 +154,7 @@ def train_snapshot(
         manifest=manifest,
         leaderboard=leaderboard(main, others, config.rank_metric),
         metrics=metrics_summary(main, others, config),
+        feature_set=data.contract.feature_set,
         plots={name: png for name, png in artifacts.items() if name.startswith("plots/")},
         skipped_splits=skipped,
         seconds=time.perf_counter() - started,

@@ -6,7 +6,6 @@ that is not of the model's binding is refused with one sentence instead of being
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -14,13 +13,21 @@ import polars as pl
 from numpy.typing import NDArray
 
 from clipfarm_assets.contracts.checks import UNIT_NORM_TOLERANCE
-from clipfarm_assets.contracts.horizons import Horizon
+from clipfarm_assets.contracts.horizons import Horizon, as_horizon
 from clipfarm_assets.contracts.leakage import source_columns
 from clipfarm_assets.contracts.schema_lock import SchemaLock
 from clipfarm_assets.contracts.statuses import MODALITIES, Modality
 from clipfarm_assets.encoders.models_lock import ModelsLock
 from clipfarm_assets.fusion.static import fuse
 from clipfarm_assets.serving.binding import Binding, BindingMismatch
+from clipfarm_assets.serving.inputs import (
+    File,
+    Rows,
+    check_modalities,
+    raw_file,
+    text_mask,
+    text_rows,
+)
 from clipfarm_assets.serving.raw_files import DEADLINE_SECONDS, OpenEncoder, embed_files
 from clipfarm_assets.serving.registry import ModelVersion, horizon_of, load_registry
 from clipfarm_assets.storage.layout import Layout
@@ -29,15 +36,14 @@ from clipfarm_assets.training.data import ClipBatch, Strings
 from clipfarm_assets.training.families import Model
 from clipfarm_assets.training.features import metadata_features, published_at
 from clipfarm_assets.training.intervals import SplitConformal
+from clipfarm_assets.training.metadata_encoder import MetadataEncoder
 from clipfarm_assets.training.metrics import to_raw
-from clipfarm_assets.training.snapshot_reader import open_snapshot
+from clipfarm_assets.training.snapshot_reader import METADATA_ENCODER, open_snapshot
 
 IDENTITY: Final = ("video_id", "channel_id", "published_at")
 """Columns that every row needs beside its features: who, whose, and when it is predicted."""
 
 Doubles = NDArray[np.float64]
-Rows = Sequence[Mapping[str, str]] | pl.DataFrame
-"""Columns of the metadata CSV as text; empty where unknown."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ class Predictions:
         low_raw, high_raw: float64 ``(N,)`` each: ends of the prediction interval, in views.
         text_present: bool ``(N,)``.
         unparsable: Metadata column -> values that are there but unreadable, and count as missing.
+        out_of_range: Feature -> values outside of what train held, which count as the nearest
+            that it held.
     """
 
     model_version: str
@@ -62,6 +70,7 @@ class Predictions:
     high_raw: Doubles
     text_present: NDArray[np.bool_]
     unparsable: Mapping[str, int] = field(default_factory=dict)
+    out_of_range: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -77,6 +86,7 @@ class Predictor:
         binding: What it may be given.
         model: The fitted family.
         interval: Of its predictions.
+        encoder: Of its metadata, as fitted.
         adopted: What unversioned vectors count as, see `schema_lock.resolve`.
     """
 
@@ -84,13 +94,14 @@ class Predictor:
     binding: Binding
     model: Model
     interval: SplitConformal
+    encoder: MetadataEncoder
     adopted: Mapping[Modality, str] = field(default_factory=dict)
 
     def predict(
         self,
         rows: Rows,
         vectors: Mapping[Modality, NDArray[np.float32]],
-        text_present: NDArray[np.bool_],
+        text_present: Sequence[bool] | NDArray[np.bool_],
         *,
         versions: Mapping[Modality, str],
         lock: SchemaLock | None = None,
@@ -109,17 +120,22 @@ class Predictor:
 
         Raises:
             BindingMismatch: Something is not of the kind that the model was fitted to.
-            ValueError: Numbers of rows differ, or a vector is no unit vector.
+            ValueError: Numbers of rows differ, a vector is no unit vector, or text_present holds
+                other values than truth values.
+            TypeError: `rows` is no sequence of rows.
         """
         if lock is not None:
             self.binding.check_lock(lock, self.adopted)
         if feature_contract_sha256 is not None:
             self.binding.check_contract(feature_contract_sha256)
-        self.binding.check_versions(versions, self.adopted, _needed(text_present))
+        check_modalities("embedding versions", versions)
+        check_modalities("vectors", vectors)
         frame = self._frame(rows)
+        has_text = text_mask(text_present, frame.height)
+        self.binding.check_versions(versions, self.adopted, _needed(has_text))
         parsed = metadata_features(frame, self.binding.contract)
         video_ids = frame["video_id"].to_numpy().astype(np.str_)
-        video, audio, text = self._vectors(vectors, text_present, video_ids)
+        video, audio, text = self._vectors(vectors, has_text, video_ids)
         clips = ClipBatch(
             video_ids=video_ids,
             fused=fuse(
@@ -127,13 +143,13 @@ class Predictor:
                 video,
                 audio,
                 text,
-                text_present,
+                has_text,
                 append_mask=self.binding.append_mask,
             ),
             video=video,
             audio=audio,
             text=text,
-            text_present=text_present,
+            text_present=has_text,
             metadata=parsed.metadata,
             channel_id=frame["channel_id"].str.strip_chars().to_numpy().astype(np.str_),
             published_at=published_at(frame),
@@ -167,9 +183,9 @@ class Predictor:
     def predict_files(
         self,
         *,
-        video: bytes | Path,
-        audio: bytes | Path,
-        text: bytes | Path | None,
+        video: File,
+        audio: File,
+        text: File | None,
         metadata: Mapping[str, str],
         open_encoder: OpenEncoder,
         deadline_seconds: float = DEADLINE_SECONDS,
@@ -177,7 +193,7 @@ class Predictor:
         """Predict one clip from its raw files.
 
         Args:
-            video: An mp4, as bytes or where to read it.
+            video: An mp4, as bytes or where to read it; a str is a path, here and below.
             audio: A wav.
             text: The transcript's JSON; None for a clip without words.
             metadata: Its row: `columns`, and with text those that `embed_files` needs.
@@ -188,11 +204,14 @@ class Predictor:
             BindingMismatch: An encoder is not of the bound version, or the row lacks a column.
             MediaError: A file can't be embedded.
             ContentMissing: The transcript holds no words: pass None.
+            FileNotFoundError: A path leads nowhere.
+            TypeError: A file is neither bytes nor a path.
         """
         self._frame([metadata])  # before the encoders, which take their time
-        files: dict[Modality, bytes | Path] = {"video": video, "audio": audio}
+        given: dict[Modality, File] = {"video": video, "audio": audio}
         if text is not None:
-            files["text"] = text
+            given["text"] = text
+        files = {modality: raw_file(modality, file) for modality, file in given.items()}
         versions: dict[Modality, str] = {}
 
         def check(modality: Modality, version: str) -> None:
@@ -219,43 +238,11 @@ class Predictor:
             high_raw=high,
             text_present=clips.text_present,
             unparsable=unparsable,
+            out_of_range=self.encoder.out_of_range(clips.metadata),
         )
 
     def _frame(self, rows: Rows) -> pl.DataFrame:
-        """The columns needed, as text; null is empty.
-
-        Raises:
-            BindingMismatch: One is missing from a row, or is no text.
-        """
-        if isinstance(rows, pl.DataFrame):
-            lacking = {name for name in self.columns if name not in rows.columns}
-        else:
-            lacking = {name for name in self.columns for row in rows if name not in row}
-        if lacking:
-            msg = (
-                f"the model is bound to feature set {self.binding.contract.feature_set}, for which "
-                f"a row needs {', '.join(name for name in self.columns if name in lacking)}: give "
-                "them as the metadata CSV has them, empty where unknown"
-            )
-            raise BindingMismatch(msg)
-        if not isinstance(rows, pl.DataFrame):
-            columns = {name: [row[name] for row in rows] for name in self.columns}
-            wrong = [n for n, values in columns.items() if any(_is_no_text(v) for v in values)]
-            frame = (
-                pl.DataFrame()
-                if wrong
-                else pl.DataFrame(columns, dict.fromkeys(columns, pl.String))
-            )
-        else:
-            frame = rows.select(self.columns)
-            wrong = [n for n, dtype in frame.schema.items() if dtype not in {pl.String, pl.Null}]
-        if wrong:
-            msg = (
-                f"expected metadata as the CSV's text, found other values in {', '.join(wrong)}: "
-                "give them as they are written there"
-            )
-            raise BindingMismatch(msg)
-        return frame.with_columns(pl.all().cast(pl.String).fill_null(""))
+        return text_rows(rows, self.columns, self.binding.contract.feature_set)
 
     def _vectors(
         self,
@@ -265,12 +252,6 @@ class Predictor:
     ) -> list[NDArray[np.float32]]:
         """Video, audio and text vectors, each of the bound shape."""
         needed, rows = _needed(text_present), len(video_ids)
-        if text_present.dtype != np.bool_ or text_present.shape != (rows,):
-            msg = (
-                f"text_present must be bool ({rows},), one a row: "
-                f"found {text_present.dtype} {text_present.shape}"
-            )
-            raise ValueError(msg)
         out = []
         for modality in MODALITIES:
             expected = (rows, self.binding.dims[modality])
@@ -302,7 +283,7 @@ class Predictor:
 
 def load_predictor(
     store: ObjectStore,
-    horizon: Horizon | None = None,
+    horizon: Horizon | str | None = None,
     model_version: str | None = None,
     layout: Layout | None = None,
 ) -> Predictor:
@@ -312,20 +293,22 @@ def load_predictor(
 
     Args:
         store: Where.
-        horizon: The current model of this one; or else
+        horizon: The current model of this one, a number or its text; or else
         model_version: this model, e.g. ``h7-v3``.
         layout: Where in the store.
 
     Raises:
-        ValueError: Neither or both are given.
+        TypeError: `store` is no `ObjectStore`.
+        ValueError: Neither or both are given, or one is no horizon or version's name.
         NoModel: No such model was promoted.
         BadRegistry: The registry is malformed.
         NoSnapshot: The model's snapshot is gone.
         BadSnapshot: One of its files is not what was promoted.
     """
+    _check_store(store)
     layout = layout or Layout()
     if horizon is not None and model_version is None:
-        version = load_registry(store, layout, horizon).serving
+        version = load_registry(store, layout, as_horizon(horizon)).serving
     elif horizon is None and model_version is not None:
         registry = load_registry(store, layout, horizon_of(model_version))
         version = registry.version(model_version)
@@ -340,17 +323,23 @@ def load_predictor(
         binding=Binding.of(snapshot),
         model=snapshot.model(version.family),
         interval=SplitConformal.from_fields(snapshot.interval(version.family)),
+        encoder=MetadataEncoder.from_json(snapshot.read(METADATA_ENCODER)),
         adopted=ModelsLock(store, layout.models_lock()).adopted(),
     )
+
+
+def _check_store(store: object) -> None:
+    if not isinstance(store, ObjectStore):
+        msg = (
+            f"expected an ObjectStore, found {type(store).__name__}: open one with "
+            "ObjectStore.open(path)"
+        )
+        raise TypeError(msg)
 
 
 def _needed(text_present: NDArray[np.bool_]) -> tuple[Modality, ...]:
     """The modalities of which there must be vectors."""
     return MODALITIES if text_present.any() else ("video", "audio")
-
-
-def _is_no_text(value: object) -> bool:
-    return value is not None and not isinstance(value, str)
 
 
 def _told(dims: Mapping[Modality, int]) -> str:

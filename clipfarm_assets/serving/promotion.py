@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from clipfarm_assets.contracts.checks import Finding, Verdict
+from clipfarm_assets.contracts.features import DEFAULT_FEATURE_SET, FeatureSet
 from clipfarm_assets.contracts.horizons import Horizon
 from clipfarm_assets.contracts.schema_lock import BadLock, SchemaLock
 from clipfarm_assets.contracts.statuses import Strategy
@@ -47,13 +48,16 @@ class Promotion:
 
     Attributes:
         version: The one that serves now.
-        what: ``promoted`` a new version, went ``back`` to an older one, or ``unchanged``.
+        what: ``promoted`` a new version, went ``back`` to an older one, ``unchanged``, or ``kept``
+            the one that serves because the best of the run is worse.
         previous: The version that served before; empty if none did.
+        why: Of ``kept``: both models and their values; else empty.
     """
 
     version: ModelVersion
-    what: Literal["promoted", "back", "unchanged"]
+    what: Literal["promoted", "back", "unchanged", "kept"]
     previous: str
+    why: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ def promote(
     strategy: Strategy | None = None,
     family: str | None = None,
     metric: RankMetric = "rmse_log",
+    feature_set: FeatureSet = DEFAULT_FEATURE_SET,
+    only_if_better: bool = False,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Promotion:
     """Let the best model of a run serve, by `metric` on val; `mean` is the floor and never does.
@@ -90,6 +96,10 @@ def promote(
         strategy: Only models of this one.
         family: Only models of this one.
         metric: By which.
+        feature_set: Only models of this one. Those of ``v1`` were given a part of the outcome,
+            which nobody knows when a clip is published.
+        only_if_better: Keep the version that serves unless the best is better by `metric` on val,
+            each on its own val rows.
         clock: Gives ``promoted_at``.
 
     Raises:
@@ -99,8 +109,12 @@ def promote(
         BadRegistry: The registry is malformed.
     """
     snapshots = snapshots_of_run(store, layout, run_id, horizon)
-    best = _best(snapshots, horizon, strategy, family, metric)
+    best = _best(snapshots, horizon, strategy, family, metric, feature_set)
     _check_beats_mean(best, metric)
+    if only_if_better:
+        kept = _better_one(load_registry(store, layout, horizon), best, metric)
+        if kept:
+            return kept
     made = _version(store, layout, best, clock().isoformat())
     before: list[Registry] = []
 
@@ -172,10 +186,20 @@ def _best(
     strategy: Strategy | None,
     family: str | None,
     metric: RankMetric,
+    feature_set: FeatureSet,
 ) -> _Candidate:
+    sets = sorted({str(snapshot.config["feature_set_version"]) for snapshot in snapshots})
+    if feature_set not in sets:
+        msg = (
+            f"run_id {snapshots[0].id.run_id!r} has models of feature set {', '.join(sets)} for "
+            f"horizon {horizon}, expected {feature_set}: v1 holds a part of the outcome and is for "
+            "comparison; promote another run, or ask for the other feature_set"
+        )
+        raise NotPromotable(msg)
     candidates = [
         _Candidate(snapshot, name, snapshot.scores(name, "val").get(metric))
         for snapshot in snapshots
+        if snapshot.config["feature_set_version"] == feature_set
         for name in snapshot.families
         if name != "mean" and strategy in {None, snapshot.id.strategy} and family in {None, name}
     ]
@@ -189,6 +213,22 @@ def _best(
         raise NotPromotable(msg)
     key = rank_key(metric)
     return min(candidates, key=lambda c: (key(c.value), str(c)))
+
+
+def _better_one(registry: Registry, best: _Candidate, metric: RankMetric) -> Promotion | None:
+    """The version that serves, unless the candidate is better or is that version itself."""
+    if not registry.current:
+        return None
+    serving, key = registry.serving, rank_key(metric)
+    value = serving.metrics["val"].get(metric)
+    is_same = (serving.snapshot_id, serving.family) == (best.snapshot.id, best.family)
+    if is_same or key(best.value) < key(value):
+        return None
+    why = (
+        f"{best} has val {metric} {best.value}, {serving.model_version} that serves "
+        f"({serving.family} of run {serving.run_id}) has {value}"
+    )
+    return Promotion(serving, "kept", serving.model_version, why)
 
 
 def _check_beats_mean(best: _Candidate, metric: RankMetric) -> None:

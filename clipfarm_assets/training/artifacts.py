@@ -72,7 +72,9 @@ def snapshot_artifacts(
         artifacts[f"predictions/split={other.kind}/test.parquet"] = _parquet(
             predictions(other, "test")
         )
-    return artifacts | _plots(main, others, importance, best)
+    made_of = data.provenance
+    job = f"{made_of.strategy}, {made_of.horizon} days"
+    return artifacts | _plots(job, main, others, importance, best)
 
 
 def metrics_summary(
@@ -177,12 +179,14 @@ def predictions(result: SplitResult, part: Part) -> pl.DataFrame:
 
 
 def _plots(
+    job: str,
     main: SplitResult,
     others: Sequence[SplitResult],
     importance: pl.DataFrame,
     best: FittedFamily,
 ) -> dict[str, bytes]:
-    test = predictions(main, "test")
+    """Plots by name; each says what was fitted and which rows it shows."""
+    test = f"{job}, {main.kind} split, {len(main.parts['test'])} test clips"
     residuals = [
         predictions(r, "test").filter(pl.col("family") == best.name).with_columns(split=pl.lit(k))
         for k, r in [(main.kind, main), *((o.kind, o) for o in others)]
@@ -196,20 +200,25 @@ def _plots(
         }
     )
     drawn = {
-        "plots/predictions.png": plots.predictions_png(test),
-        "plots/residuals.png": plots.residuals_png(pl.concat(residuals)),
-        "plots/importance.png": plots.importance_png(importance),
-        "plots/coverage.png": plots.coverage_png(coverage),
+        "plots/predictions.png": plots.predictions_png(predictions(main, "test"), test),
+        "plots/residuals.png": plots.residuals_png(
+            pl.concat(residuals), f"{best.name}: {job}, test clips of each split"
+        ),
+        "plots/importance.png": plots.importance_png(importance, f"{best.name}: {test}"),
+        "plots/coverage.png": plots.coverage_png(coverage, test),
     }
     curves = {n: c for f in main.families.values() for n, c in f.model.curves.items()}
     if curves:
-        drawn["plots/curves.png"] = plots.curves_png(curves)
+        drawn["plots/curves.png"] = plots.curves_png(
+            curves,
+            f"{job}, {main.kind} split; networks stop by val, trees by train rows held out",
+        )
     gated: FamilyName = "gated_fusion_mlp"
     if gated in main.families:
         clips = main.parts["test"].clips
-        weights: Any = main.families[gated].model
+        model: Any = main.families[gated].model
         drawn["plots/gate_weights.png"] = plots.gate_png(
-            weights.gate_weights(clips), clips.text_present
+            model.gate_weights(clips), clips.text_present, f"{gated}: {test}"
         )
     return drawn
 

@@ -38,8 +38,8 @@ def fit_trees(
         say: Gets a line on how it went.
 
     Returns:
-        The estimator, and its learning curve: ``train_rmse`` and ``val_rmse`` by iteration, empty
-        where it doesn't stop early.
+        The estimator, and its learning curve: ``train_rmse`` and ``held_out_rmse``, on the train
+        rows held out, by iteration; empty where it doesn't stop early.
 
     Raises:
         ValueError: There are no features.
@@ -80,11 +80,11 @@ def fit_trees(
     curve = {
         # The loss is half the squared error, the score its negative.
         "train_rmse": np.sqrt(-2.0 * estimator.train_score_).tolist(),
-        "val_rmse": np.sqrt(-2.0 * estimator.validation_score_).tolist(),
+        "held_out_rmse": np.sqrt(-2.0 * estimator.validation_score_).tolist(),
     }
     say(
         f"{name}: {estimator.n_iter_} of {config.max_iter} iterations, held-out rmse "
-        f"{curve['val_rmse'][-1]:.4f} from {curve['val_rmse'][0]:.4f}"
+        f"{curve['held_out_rmse'][-1]:.4f} from {curve['held_out_rmse'][0]:.4f}"
     )
     return estimator, curve
 

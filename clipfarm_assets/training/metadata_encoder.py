@@ -6,7 +6,7 @@ part of a split, saved with the snapshot, and applied unchanged when serving.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -40,11 +40,14 @@ class Scaling:
         median: Of the known train values; takes the place of a missing one.
         mean, std: Of the train values after imputation (population standard deviation, ddof 0);
             a constant column has `std` 1, so that it becomes 0.
+        low, high: Least and greatest of the known train values.
     """
 
     median: float
     mean: float
     std: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,7 @@ class MetadataEncoder:
         contract: The features, in order.
         scalings: One a numeric feature.
         categories: One a categorical feature: the known values, sorted by code point.
-        all_missing: Numeric features of which train knows no value; they become 0 throughout,
-            unless a later row has one.
+        all_missing: Numeric features of which train knows no value; they become 0 throughout.
     """
 
     contract: FeatureContract
@@ -95,24 +97,38 @@ class MetadataEncoder:
         return tuple(len(known) + 1 for known in self.categories)
 
     def numeric(self, metadata: pl.DataFrame) -> NDArray[np.float64]:
-        """The numeric features as they are, float64 ``(N, K)``; NaN is missing.
+        """The numeric features, float64 ``(N, K)``; NaN is missing.
+
+        A value outside of what train held counts as the nearest that it held: a linear model or a
+        network would go on along its slope, and predict a clip four times as long as any it has
+        seen to get no views at all. `out_of_range` counts them.
 
         Raises:
             FeatureMismatch: As in `fit`.
         """
-        return _numeric(metadata, self.contract)
+        low, high = self._scaling("low"), self._scaling("high")
+        values: NDArray[np.float64] = np.clip(_numeric(metadata, self.contract), low, high)
+        return values
 
-    def standardised(self, metadata: pl.DataFrame) -> NDArray[np.float32]:
-        """``(x - mean) / std``, missing values replaced by the median, float32 ``(N, K)``.
+    def out_of_range(self, metadata: pl.DataFrame) -> dict[str, int]:
+        """How many values of each numeric feature lie outside of what train held; none left out.
 
         Raises:
             FeatureMismatch: As in `fit`.
         """
         values = _numeric(metadata, self.contract)
-        median, mean, std = (
-            np.array([getattr(scaling, name) for scaling in self.scalings], dtype=np.float64)
-            for name in ("median", "mean", "std")
-        )
+        outside = (values < self._scaling("low")) | (values > self._scaling("high"))
+        counts = outside.sum(axis=0).tolist()
+        return {n: count for n, count in zip(self.contract.numeric, counts, strict=True) if count}
+
+    def standardised(self, metadata: pl.DataFrame) -> NDArray[np.float32]:
+        """``(x - mean) / std`` of `numeric`, the median where missing, float32 ``(N, K)``.
+
+        Raises:
+            FeatureMismatch: As in `fit`.
+        """
+        values = self.numeric(metadata)
+        median, mean, std = (self._scaling(name) for name in ("median", "mean", "std"))
         imputed = np.where(np.isnan(values), median, values)
         return ((imputed - mean) / std).astype(np.float32)
 
@@ -149,7 +165,7 @@ class MetadataEncoder:
             "format": _FORMAT,
             "contract": self.contract.to_fields(),
             "numeric": {
-                name: {"median": s.median, "mean": s.mean, "std": s.std}
+                name: asdict(s)
                 for name, s in zip(self.contract.numeric, self.scalings, strict=True)
             },
             "categorical": dict(zip(self.contract.categorical, self.categories, strict=True)),
@@ -183,6 +199,9 @@ class MetadataEncoder:
             msg = f"not a metadata encoder as a snapshot holds it: {type(error).__name__}: {error}"
             raise ValueError(msg) from None
         return encoder
+
+    def _scaling(self, name: str) -> NDArray[np.float64]:
+        return np.array([getattr(scaling, name) for scaling in self.scalings], dtype=np.float64)
 
 
 def _check_columns(metadata: pl.DataFrame, contract: FeatureContract) -> None:
@@ -233,15 +252,16 @@ def _numeric(metadata: pl.DataFrame, contract: FeatureContract) -> NDArray[np.fl
 def _scaling(column: NDArray[np.float64]) -> Scaling:
     known = column[~np.isnan(column)]
     if not len(known):
-        return Scaling(median=0.0, mean=0.0, std=1.0)
+        return Scaling(median=0.0, mean=0.0, std=1.0, low=0.0, high=0.0)
+    low, high = float(known.min()), float(known.max())
     median = float(np.median(known))
     imputed = np.where(np.isnan(column), median, column)
     if imputed.min() == imputed.max():
         # Summing rounds: the mean of equal values can differ from them by an ulp, and a division
         # by the tiny standard deviation that follows would make noise of it.
-        return Scaling(median=median, mean=median, std=1.0)
+        return Scaling(median, median, 1.0, low, high)
     std = float(imputed.std())
-    return Scaling(median, float(imputed.mean()), std if std > _SMALLEST_STD else 1.0)
+    return Scaling(median, float(imputed.mean()), std if std > _SMALLEST_STD else 1.0, low, high)
 
 
 def _categories(series: pl.Series) -> tuple[str, ...]:
@@ -257,8 +277,9 @@ def _categories(series: pl.Series) -> tuple[str, ...]:
 
 def _read_scaling(fields: Mapping[str, Any], name: str) -> Scaling:
     scaling = Scaling(**{key: float(value) for key, value in fields[name].items()})
-    if not (np.isfinite([scaling.median, scaling.mean, scaling.std]).all() and scaling.std > 0):
-        msg = f"{name} needs finite numbers and a positive std: found {scaling}"
+    is_ordered = scaling.std > 0 and scaling.low <= scaling.median <= scaling.high
+    if not (np.isfinite(list(asdict(scaling).values())).all() and is_ordered):
+        msg = f"{name} needs finite numbers, a positive std and low <= high: found {scaling}"
         raise ValueError(msg)
     return scaling
 

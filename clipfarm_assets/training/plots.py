@@ -26,33 +26,41 @@ _TEXT: Final = ((True, "with text", "tab:blue"), (False, "without text", "tab:or
 _FEATURES: Final = 20
 
 
-def curves_png(curves: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """Learning curves: a panel a network, one line a series over epochs.
+def curves_png(curves: Mapping[str, Mapping[str, Any]], title: str = "") -> bytes:
+    """Learning curves: a panel a network or a forest, one line a series.
+
+    A training loss is a mean squared error and is drawn as its root, beside the RMSE on other rows.
 
     Args:
         curves: Network -> series, e.g. ``{"concat_mlp": {"train_loss": [...], "val_rmse": [...],
             "best_epoch": 3}}``. What is no list of numbers is not drawn, but for `best_epoch`
             (counted from 0), which is marked.
+        title: Of the figure, as in all functions here: what was fitted, and which rows are shown.
     """
     figure, panels = _panels(sorted(curves), 3.0, "no family of this run has learning curves")
     for name, axes in panels.items():
         for series, values in sorted(curves[name].items()):
             if _is_series(values):
-                axes.plot(np.arange(len(values)), values, marker=".", label=series)
+                is_loss = series == "train_loss"
+                shown = np.sqrt(values) if is_loss else values
+                label = "train_rmse" if is_loss else series
+                axes.plot(np.arange(len(values)), shown, marker=".", markersize=3, label=label)
         best = curves[name].get("best_epoch")
         if isinstance(best, int) and not isinstance(best, bool):
             axes.axvline(best, color="0.6", linestyle=":", label="kept")
         axes.locator_params(axis="x", integer=True)
-        axes.set(title=name, xlabel="epoch")
+        is_boosted = "held_out_rmse" in curves[name]
+        axes.set(title=name, xlabel="iteration" if is_boosted else "epoch")
         axes.legend(fontsize=7)
-    return _png(figure)
+    return _png(figure, title)
 
 
-def predictions_png(frame: pl.DataFrame) -> bytes:
+def predictions_png(frame: pl.DataFrame, title: str = "") -> bytes:
     """Predicted against true log1p(views): a panel a family, coloured by text_present.
 
     Args:
         frame: Columns ``target_log``, ``prediction_log``, ``text_present``, ``family``.
+        title: Of the figure.
     """
     families = _values(frame, "family")
     figure, panels = _panels(families, 3.0, "no predictions")
@@ -74,15 +82,16 @@ def predictions_png(frame: pl.DataFrame) -> bytes:
         axes.set(title=family, xlabel="true log1p(views)", ylabel="predicted")
         axes.set_aspect("equal")
         axes.legend(fontsize=7)
-    return _png(figure)
+    return _png(figure, title)
 
 
-def residuals_png(frame: pl.DataFrame) -> bytes:
+def residuals_png(frame: pl.DataFrame, title: str = "") -> bytes:
     """Residuals, predicted minus true: a panel a split kind, two boxes a family.
 
     Args:
         frame: Columns ``target_log``, ``prediction_log``, ``text_present``, ``family``, ``split``
             (the split kind).
+        title: Of the figure.
     """
     figure, panels = _panels(_values(frame, "split"), 3.4, "no residuals", share_y=True)
     for split, axes in panels.items():
@@ -109,20 +118,25 @@ def residuals_png(frame: pl.DataFrame) -> bytes:
                     patch_artist=True,
                     manage_ticks=False,
                 )
-            axes.plot([], [], color=colour, linewidth=6, alpha=0.6, label=label)
+                count = sum(len(group) for _, group in places)
+                axes.plot([], [], color=colour, linewidth=6, alpha=0.6, label=f"{label} ({count})")
         axes.axhline(0, color="0.6", linewidth=1)
         axes.set_xticks(range(len(families)), families, rotation=40, ha="right", fontsize=7)
         axes.set(title=split, ylabel="predicted - true, log1p(views)")
-        axes.legend(fontsize=7)
-    return _png(figure)
+        axes.set_xlim(-1.0, len(families))
+        axes.legend(fontsize=7, loc="upper left")
+    return _png(figure, title)
 
 
-def gate_png(weights: NDArray[np.float64], text_present: NDArray[np.bool_]) -> bytes:
+def gate_png(
+    weights: NDArray[np.float64], text_present: NDArray[np.bool_], title: str = ""
+) -> bytes:
     """How much the gate trusts each modality: a histogram a modality.
 
     Args:
         weights: ``(N, 3)``, columns in the order of `MODALITIES`, rows sum to 1.
         text_present: ``(N,)``.
+        title: Of the figure.
     """
     names = list(MODALITIES) if len(weights) else []
     figure, panels = _panels(names, 2.6, "no gate weights", share_y=True)
@@ -139,15 +153,16 @@ def gate_png(weights: NDArray[np.float64], text_present: NDArray[np.bool_]) -> b
         mean = float(np.mean(weights[:, column]))
         axes.set(title=f"{names[column]}: mean {mean:.2f}", xlabel="weight", ylabel="clips")
         axes.legend(fontsize=7)
-    return _png(figure)
+    return _png(figure, title)
 
 
-def importance_png(frame: pl.DataFrame) -> bytes:
+def importance_png(frame: pl.DataFrame, title: str = "") -> bytes:
     """Permutation importance: how much worse the metric gets when a feature's values are shuffled.
 
     Args:
         frame: Columns ``feature``, ``drop`` (mean over repetitions) and ``spread`` (their standard
             deviation). The largest are drawn.
+        title: Of the figure.
     """
     largest = frame.sort(["drop", "feature"], descending=[True, False]).head(_FEATURES).reverse()
     features = largest["feature"].to_list()
@@ -156,16 +171,17 @@ def importance_png(frame: pl.DataFrame) -> bytes:
         axes.barh(range(len(features)), largest["drop"], xerr=largest["spread"], ecolor="0.5")
         axes.set_yticks(range(len(features)), features, fontsize=7)
         of_all = "" if frame.height <= _FEATURES else f", {_FEATURES} of {frame.height}"
-        axes.set(title=f"importance by permutation{of_all}", xlabel="error added by shuffling")
-    return _png(figure, width=6.5)
+        axes.set(title=f"importance by permutation{of_all}", xlabel="rmse_log added by shuffling")
+    return _png(figure, title, width=6.5)
 
 
-def coverage_png(frame: pl.DataFrame) -> bytes:
+def coverage_png(frame: pl.DataFrame, title: str = "") -> bytes:
     """Share of true values inside the intervals, against the share promised: a row a family.
 
     Args:
         frame: Columns ``family``, ``nominal``, ``coverage``, ``n``. The bars are what chance alone
             gives with n clips, at two standard errors.
+        title: Of the figure.
     """
     rows = frame.reverse()
     figure, panels = _panels(["coverage"] if rows.height else [], 0.26 * rows.height + 1.4, "none")
@@ -174,7 +190,13 @@ def coverage_png(frame: pl.DataFrame) -> bytes:
         nominal = rows["nominal"].to_numpy()
         chance = 2.0 * np.sqrt(nominal * (1.0 - nominal) / rows["n"].to_numpy())
         axes.errorbar(
-            nominal, places, xerr=chance, fmt="|", color="0.6", capsize=3, label="promised"
+            nominal,
+            places,
+            xerr=chance,
+            fmt="|",
+            color="0.6",
+            capsize=3,
+            label="promised, ± 2 s.e. of chance",
         )
         axes.plot(rows["coverage"], places, "o", color="tab:blue", label="found")
         axes.set_yticks(places, [f"{f} ({n})" for f, n in rows.select("family", "n").rows()])
@@ -182,7 +204,7 @@ def coverage_png(frame: pl.DataFrame) -> bytes:
         axes.margins(y=0.1)
         axes.set(title="interval coverage", xlabel="share of test clips inside")
         axes.legend(fontsize=7)
-    return _png(figure, width=5.2)
+    return _png(figure, title, width=5.2)
 
 
 def _panels(
@@ -206,7 +228,9 @@ def _panels(
     return figure, dict(zip(names, grid[: len(names)], strict=True))
 
 
-def _png(figure: "Figure", width: float | None = None) -> bytes:
+def _png(figure: "Figure", title: str, width: float | None = None) -> bytes:
+    if title and figure.axes:
+        figure.suptitle(title, fontsize=9)
     if width is not None and figure.axes:
         figure.set_figwidth(width)
     out = io.BytesIO()

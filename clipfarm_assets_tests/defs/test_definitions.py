@@ -260,3 +260,5 @@ def test_backfills_can_run_a_partition_each(monkeypatch):
     assert partitions.backfill_policy().max_partitions_per_run is None
     monkeypatch.setenv("CLIPFARM_BACKFILL", "per_partition")
     assert partitions.backfill_policy().max_partitions_per_run == 1
+    code = "import clipfarm_assets.definitions"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)

@@ -1,6 +1,7 @@
 """Comparison, registry and predictions, by runs of the real definitions."""
 
 import json
+import logging
 from collections import Counter
 
 import dagster as dg
@@ -11,6 +12,8 @@ from clipfarm_assets.defs.clips import common
 from clipfarm_assets.storage.tables import parquet_to_table, table_to_parquet
 from clipfarm_assets_tests.defs.kit import check_results, materialised
 from clipfarm_assets_tests.defs.training_kit import CLIPS, FAMILIES, TrainingBench
+
+METRICS = ("rmse_log", "mae_log", "r2_log", "rmse_raw", "mae_raw")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,8 @@ def test_the_newest_run_is_compared_and_what_is_missing_is_named(bench, instance
     for horizon, row in best.items():
         errors = [r["val_mae_log"] for r in rows if r["horizon_days"] == horizon]
         assert row["val_mae_log"] == min(errors)
+    written = {r.data["key"].rpartition("/")[2] for r in shown["files"].records}
+    assert {f"best_by_{m}.json" for m in METRICS} < written
     missing = [r.data for r in shown["missing_jobs"].records]
     assert {"family": "ridge", "strategy": "max_pool", "horizon_days": 7} in missing
     assert {"family": "gbdt", "strategy": "concat", "horizon_days": 30} in missing
@@ -62,7 +67,9 @@ def test_a_comparison_of_chosen_families_by_another_metric(bench, instance):
     shown = materialised(instance, "model_comparison")[None]
     assert shown["missing"].value == 2 * 2 * len(FAMILIES)
     files = [r.data["key"] for r in shown["files"].records]
-    assert any(key.endswith("comparison/best_by_rmse_log.json") for key in files)
+    key = next(key for key in files if key.endswith("comparison/best_by_mae_log.json"))
+    best = json.loads(bench.store.get(key))
+    assert (best["metric"], set(best["by_horizon"])) == ("val_mae_log", {"7", "30"})
     with pytest.raises(dg.Failure, match=r"model_comparison\.families\.0 must be 'concat_mlp'"):
         compare(bench, instance, families=["xgboost"])
 
@@ -97,7 +104,7 @@ def test_a_promotion_binds_and_a_second_changes_nothing(bench, instance):
 def test_going_back_to_an_earlier_version(bench, instance):
     bench.train(instance, "7|concat", run_id="r2", families=["ridge"], compare_splits=[], seed=1)
     promote(bench, instance, run_id="r1")
-    promote(bench, instance)
+    promote(bench, instance, replace_better=True)
     shown = materialised(instance, "model_registry")["7"]
     assert (shown["model_version"].value, shown["run_id"].value) == ("h7-v2", "r2"), "the newest"
     bench.configured(instance, "clips_promote", "model_registry", "7", model_version="h7-v1")
@@ -105,6 +112,95 @@ def test_going_back_to_an_earlier_version(bench, instance):
     assert (shown["what"].value, shown["previous"].value) == ("back", "h7-v2")
     serves = {r.data["model_version"]: r.data["serves"] for r in shown["versions"].records}
     assert serves == {"h7-v1": True, "h7-v2": False}
+
+
+@pytest.fixture
+def worse(bench, instance):
+    """After ``r1`` was promoted, a run ``r2`` of worse models."""
+    promote(bench, instance)
+    # Shrunk to hardly more than the mean, which it still beats.
+    shrunk = {"ridge": {"alphas": [30.0], "block_scales": [0.5]}}
+    bench.train(
+        instance,
+        "7|concat",
+        run_id="r2",
+        families=["mean", "ridge"],
+        compare_splits=[],
+        hyperparameters=shrunk,
+    )
+    return bench
+
+
+def test_the_newest_run_does_not_replace_a_better_model(worse, instance):
+    key = worse.layout.model_registry(7)
+    before = worse.store.get(key)
+    ran = promote(worse, instance)
+    assert worse.store.get(key) == before
+    shown = materialised(instance, "model_registry")["7"]
+    assert (shown["what"].value, shown["run_id"].value) == ("kept", "r1")
+    assert (shown["model_version"].value, shown["previous"].value) == ("h7-v1", "h7-v1")
+    why = shown["why"].value
+    values = {
+        run: json.loads(
+            worse.store.get(f"{worse.layout.snapshot(run, 'concat', 7)}metrics_summary.json")
+        )["models"]["ridge"]["val"]["rmse_log"]
+        for run in ("r1", "r2")
+    }
+    assert values["r1"] < values["r2"]
+    assert f"has val rmse_log {values['r2']}, h7-v1 that serves" in why
+    assert why.endswith(f"(ridge of run r1) has {values['r1']}")
+    assert check_results(instance, "model_registry", "binding_resolves")["7"][0]
+    warned = [
+        event.user_message
+        for event in instance.all_logs(ran.run_id)
+        if event.level == logging.WARNING and "not promoted" in event.user_message
+    ]
+    assert warned == [f"7 days: not promoted: {why}"]
+
+
+@pytest.mark.parametrize("config", [{"run_id": "r2"}, {"replace_better": True}])
+def test_a_worse_model_is_promoted_where_that_is_asked_for(worse, instance, config):
+    promote(worse, instance, **config)
+    shown = materialised(instance, "model_registry")["7"]
+    assert (shown["what"].value, shown["run_id"].value) == ("promoted", "r2")
+    assert "why" not in shown
+
+
+def test_a_better_model_of_the_newest_run_is_promoted(worse, instance):
+    promote(worse, instance, run_id="r2")
+    families = ["mean", "ridge"]
+    worse.train(instance, "7|concat", run_id="r3", families=families, compare_splits=[])
+    promote(worse, instance)
+    shown = materialised(instance, "model_registry")["7"]
+    assert (shown["what"].value, shown["run_id"].value) == ("promoted", "r3")
+    assert shown["previous"].value == "h7-v2"
+
+
+def test_models_of_v1_warn_and_are_not_promoted_unless_asked_for(bench, instance):
+    ran = bench.train(
+        instance,
+        "7|concat",
+        run_id="r2",
+        families=["mean", "ridge"],
+        compare_splits=[],
+        dataset={"feature_set": "v1"},
+    )
+    assert materialised(instance, "model_snapshots")["7|concat"]["feature_set"].value == "v1"
+    warned = [
+        event.user_message
+        for event in instance.all_logs(ran.run_id)
+        if event.level == logging.WARNING and "feature set" in event.user_message
+    ]
+    assert len(warned) == 1
+    assert warned[0].startswith("7|concat: feature set v1 has columns captured at the horizon")
+    assert "isn't promoted unless asked for" in warned[0]
+    for told in ({}, {"run_id": "r2"}, {"run_id": "r2", "replace_better": True}):
+        with pytest.raises(dg.Failure, match=r"'r2' has models of feature set v1.*expected v2"):
+            promote(bench, instance, **told)
+    assert not bench.store.exists(bench.layout.model_registry(7))
+    promote(bench, instance, feature_set="v1")
+    shown = materialised(instance, "model_registry")["7"]
+    assert (shown["what"].value, shown["run_id"].value) == ("promoted", "r2")
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import dagster as dg
 import pytest
 
 from clipfarm_assets.defs.clips import common
-from clipfarm_assets.defs.clips.training import SuiteRun, TrainingDatasetConfig
+from clipfarm_assets.defs.clips.training import SuiteRun, TrainingDatasetConfig, suite_config
 from clipfarm_assets.orchestration.config_defaults import defaults_from
+from clipfarm_assets.orchestration.settings import BadSettings
+from clipfarm_assets.training.config import SuiteConfig
 from clipfarm_assets_tests.defs.kit import check_results, materialisations, materialised
 from clipfarm_assets_tests.defs.training_kit import CLIPS, FAMILIES, KEYS, TrainingBench
 
@@ -92,6 +94,7 @@ def test_a_snapshot_shows_leaderboard_metrics_and_plots(ranged):
     assert all("chronological_test_rmse_log" in row for row in board)
     assert shown["best_model"].value == board[0]["family"]
     assert shown["run_id"].value == "r1"
+    assert shown["feature_set"].value == "v2"
     root = shown["snapshot"].value
     assert bench.store.exists(f"{root}leaderboard.csv")
     for plot in ("predictions", "residuals", "importance", "coverage"):
@@ -100,6 +103,12 @@ def test_a_snapshot_shows_leaderboard_metrics_and_plots(ranged):
         data = bench.store.get(root + row.data["file"])
         assert data.startswith(b"\x89PNG")
         assert len(data) == row.data["bytes"]
+
+
+def test_features_of_publish_time_warn_of_nothing(ranged):
+    (run,) = ranged[1].get_runs()
+    lines = [event.user_message for event in ranged[1].all_logs(run.run_id)]
+    assert not any("feature set" in line for line in lines)
 
 
 def test_every_check_holds_on_honest_data(ranged):
@@ -293,6 +302,30 @@ def test_hyperparameters_reach_the_models(fresh, instance):
         "gbdt": 2,
     }, "what is told of one family goes before what is told of all"
     assert settings["gated_fusion_mlp"]["fit"]["learning_rate"] == 7e-4
+
+
+def test_a_hyperparameter_leaves_its_family_the_others():
+    nested = {
+        "gated_fusion_mlp": {"fit": {"max_epochs": 3}},
+        "pca_gbdt": {"boosting": {"max_iter": 20}},
+    }
+    found, own = suite_config(SuiteRun(hyperparameters=nested)), SuiteConfig()
+    fit = own.gated_fusion_mlp.fit
+    assert found.gated_fusion_mlp.fit == fit.model_copy(update={"max_epochs": 3})
+    boosting = own.pca_gbdt.boosting
+    assert found.pca_gbdt.boosting == boosting.model_copy(update={"max_iter": 20})
+    assert (boosting.max_depth, fit.learning_rate) == (3, 7e-4), "where the classes say otherwise"
+
+
+def test_what_is_a_field_of_its_own_is_not_offered_among_hyperparameters():
+    with pytest.raises(BadSettings) as caught:
+        suite_config(SuiteRun(hyperparameters={"rigde": {}}))
+    offered = str(caught.value).partition("expected some of ")[2].partition(":")[0].split(", ")
+    assert {"ridge", "gbdt", "gated_fusion_mlp"} <= set(offered)
+    assert not {"seed", "rank_metric", "interval_coverage"} & set(offered)
+    for name in set(SuiteConfig.model_fields) - set(offered):
+        with pytest.raises(BadSettings, match=rf"{name} is a field of its own"):
+            suite_config(SuiteRun(hyperparameters={name: 1}))
 
 
 def test_a_deployment_sets_defaults():

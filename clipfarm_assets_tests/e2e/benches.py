@@ -49,14 +49,15 @@ def all_of_it(bench):
     with dg.DagsterInstance.ephemeral() as instance:
         bench.run(instance, "clips_observe")
         bench.everything(instance, "2026-02-05", "2026-02-06")
-        events = [
-            serialize_value(entry)
-            for run in instance.get_runs()
-            for entry in instance.all_logs(run.run_id)
-        ]
-        runs = [serialize_value(run) for run in instance.get_runs()]
+        return told_of(instance)
+
+
+def told_of(instance):
+    """Every event and run that the instance knows of, serialised."""
+    runs = instance.get_runs()
+    events = [serialize_value(e) for run in runs for e in instance.all_logs(run.run_id)]
     assert len(events) > 100
-    return "\n".join([*events, *runs])
+    return "\n".join([*events, *(serialize_value(run) for run in runs)])
 
 
 def shown(bench):
@@ -65,18 +66,28 @@ def shown(bench):
     return serialize_value(snap)
 
 
+_TIMES = {"updated_at", "created_at", "promoted_at", "fit_seconds"}
+
+
 def objects(bench):
-    """Every object but state files; the locks without their date."""
+    """Every object but state files; what says when it was made without that."""
     out = {}
     for info in bench.store.list("clipfarm/"):
         data = bench.store.get(info.key)
-        if info.key.endswith("schema.json"):
-            out[info.key] = {k: v for k, v in json.loads(data).items() if k != "updated_at"}
+        if info.key.endswith(("schema.json", "snapshot.json", "registry.json")):
+            out[info.key] = timeless(json.loads(data))
         elif "/manifests/" in info.key:
             out[info.key] = untimed(data)
         else:
             out[info.key] = None if info.key.endswith(".sqlite") else data
     return out
+
+
+def timeless(value):
+    """JSON without the fields that say when or how long."""
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if k not in _TIMES}
+    return [timeless(v) for v in value] if isinstance(value, list) else value
 
 
 def untimed(data):

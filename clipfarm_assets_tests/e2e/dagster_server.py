@@ -70,6 +70,43 @@ class Server:
         assert told["__typename"] == "LaunchBackfillSuccess", told
         return told["backfillId"]
 
+    def launch(self, job: str, partition: str | None = None, *, only=(), **configs) -> str:
+        """Launch a run of a job, or of some of its assets, with configurations by asset; its id."""
+        ops = {f"clips__{asset}": {"config": config} for asset, config in configs.items()}
+        tags = [{"key": "dagster/partition", "value": partition}] if partition else []
+        told = self.ask(
+            """mutation ($it: ExecutionParams!) { launchRun(executionParams: $it) {
+                __typename
+                ... on LaunchRunSuccess { run { id } }
+                ... on PythonError { message }
+                ... on RunConfigValidationInvalid { errors { message } }
+            } }""",
+            it={
+                "selector": {
+                    **REPOSITORY_SELECTOR,
+                    "jobName": job,
+                    "assetSelection": [{"path": ["clips", name]} for name in only] or None,
+                    "assetCheckSelection": [] if only else None,
+                },
+                "runConfigData": {"ops": ops},
+                "executionMetadata": {"tags": tags},
+            },
+        )["launchRun"]
+        assert told["__typename"] == "LaunchRunSuccess", told
+        return told["run"]["id"]
+
+    def finish(self, run_id: str, seconds: float) -> None:
+        """Wait until a run has ended well."""
+
+        def ended():
+            told = self.ask(
+                "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }", id=run_id
+            )["runOrError"]
+            assert told["status"] not in FAILED, self.tail()
+            return told["status"] == "SUCCESS"
+
+        self.until("end of the run", ended, seconds)
+
     def look_at(self, backfill_id: str) -> dict:
         """The backfill's status and its runs as they are now."""
         return self.ask(

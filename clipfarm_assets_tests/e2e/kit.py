@@ -26,6 +26,11 @@ from clipfarm_assets.storage.objects import ObjectStore
 REPOSITORY = Path(__file__).parents[2]
 DAYS = DATES[:2]
 CLIPS_A_DAY = 3
+# What only a store with more clips than these can make.
+TRAINED = {
+    f"clips/{name}"
+    for name in ("training_dataset", "model_snapshots", "model_registry", "clip_predictions")
+}
 
 
 def small_sample():

@@ -1,6 +1,7 @@
 """The command line, as docs and cron jobs use it."""
 
 import hashlib
+import json
 import sqlite3
 from collections import Counter
 
@@ -8,8 +9,10 @@ import dagster as dg
 import pytest
 
 from clipfarm_assets.contracts import statuses
+from clipfarm_assets.demo.planted_vectors import make_planted_store
 from clipfarm_assets.storage.layout import Layout
 from clipfarm_assets_tests.defs.kit import check_results, materialised
+from clipfarm_assets_tests.defs.training_kit import CLIPS, DIMS
 from clipfarm_assets_tests.e2e import kit
 
 MODULE = ("-m", "clipfarm_assets.definitions")
@@ -29,12 +32,16 @@ def site(tmp_path_factory):
 
 @pytest.fixture
 def instance(site):
-    with dg.DagsterInstance.from_config(str(site.root / "dagster")) as opened:
-        yield opened
+    with opened(site) as found:
+        yield found
 
 
-def materialize(site, selection, *partition):
-    done = site.call("dagster", "asset", "materialize", *MODULE, "--select", selection, *partition)
+def opened(site):
+    return dg.DagsterInstance.from_config(str(site.root / "dagster"))
+
+
+def materialize(site, selection, *options):
+    done = site.call("dagster", "asset", "materialize", *MODULE, "--select", selection, *options)
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -123,3 +130,27 @@ def test_published_state_is_plain_sqlite(site):
     with sqlite3.connect(path) as state:
         rows = state.execute("SELECT status, count(*) FROM processed_items GROUP BY 1").fetchall()
     assert rows == [("success", 2 * kit.CLIPS_A_DAY)]
+
+
+def test_training_comparing_and_promoting(tmp_path):
+    site = kit.Site(tmp_path)
+    site.prepare()
+    make_planted_store(site.store, Layout(), clips=CLIPS, dims=DIMS, strategies=["concat"])
+    suite = {"run_id": "by-hand", "families": ["mean", "ridge"], "compare_splits": []}
+    config = {"ops": {"clips__model_snapshots": {"config": suite}}}
+    materialize(
+        site,
+        "clips/training_dataset,clips/model_snapshots",
+        *("--partition", "7|concat", "--config-json", json.dumps(config)),
+    )
+    materialize(site, "clips/model_comparison")
+    materialize(site, "clips/model_registry", "--partition", "7")
+    with opened(site) as instance:
+        (dataset,) = materialised(instance, "training_dataset").values()
+        assert dataset["dagster/row_count"].value == CLIPS
+        assert set(materialised(instance, "model_snapshots")) == {"7|concat"}
+        assert check_results(instance, "model_snapshots", "snapshot_intact")["7|concat"][0]
+        (compared,) = materialised(instance, "model_comparison").values()
+        assert compared["run_id"].value == "by-hand"
+        promoted = materialised(instance, "model_registry")["7"]
+        assert (promoted["run_id"].value, promoted["family"].value) == ("by-hand", "ridge")

@@ -1,21 +1,42 @@
 """``make demo``: what a new user sees, the first time and the second."""
 
+import json
 import re
 
 import pytest
 
+from clipfarm_assets.contracts.horizons import HORIZONS
+from clipfarm_assets.contracts.statuses import STRATEGIES
 from clipfarm_assets.demo.edge_cases import DATES, EDGE_CASES
-from clipfarm_assets.demo.run import STEPS
+from clipfarm_assets.demo.run import CLIPS_VARIABLE, STEPS
+from clipfarm_assets.storage.layout import Layout
+from clipfarm_assets.storage.tables import parquet_to_table
+from clipfarm_assets.training.families import FAMILIES
 from clipfarm_assets_tests.e2e import kit
 
 pytestmark = pytest.mark.timeout(300)
 
 DEMO = "clipfarm_assets.demo"
+SUITE_VARIABLE = "CLIPFARM_SUITE_CONFIG"
+FEW = {"max_iter": 20}
+# Every family as in the demo, with fewer trees: it is their number that takes the time.
+SMALL_SUITE = {
+    "hyperparameters": {
+        "gbdt": {"boosting": FEW},
+        "metadata_only": FEW,
+        "pca_gbdt": {"boosting": FEW},
+        "stacked": {"folds": 2},
+    }
+}
+
+# Of one split, so that its leaderboard has no column of another.
+SMALLER_SUITE = {"families": ["mean", "concat_mlp"], "compare_splits": []}
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    return kit.Site(tmp_path_factory.mktemp("demo"))
+    variables = {CLIPS_VARIABLE: "20", SUITE_VARIABLE: json.dumps(SMALL_SUITE)}
+    return kit.Site(tmp_path_factory.mktemp("demo"), variables)
 
 
 def vectors(site):
@@ -48,7 +69,7 @@ def test_it_succeeds_and_shows_every_edge_case(first):
 
 
 def test_it_says_how_far_it_is(first):
-    assert "sample store: 10/63" in first.stdout
+    assert "sample store: 50/63" in first.stdout
     for job, _ in STEPS:
         assert f"== {job}" in first.stdout
     for modality in ("video", "audio", "text"):
@@ -81,16 +102,90 @@ def test_it_sums_up(first, site):
     assert "Warning" not in first.stdout
 
 
-def test_the_second_time_computes_no_vector_again(first, site):
+def leaderboards(said):
+    """Horizon -> strategy of the leaderboard's snapshot, and its rows."""
+    found = re.findall(r"^(Leaderboard, (\d+) days, (\w+) .*)$", said, re.MULTILINE)
+    return {int(days): (strategy, table(said, heading)) for heading, days, strategy in found}
+
+
+def serving(said):
+    """Horizon -> version, family, strategy and run that serve it."""
+    return {int(days): tuple(row) for days, *row in table(said, "Serving")}
+
+
+def test_it_judges_every_family_and_the_best_serve(first):
+    boards, served = leaderboards(first.stdout), serving(first.stdout)
+    assert set(boards) == set(served) == set(HORIZONS)
+    for horizon, (strategy, rows) in boards.items():
+        assert sorted(row[0] for row in rows) == sorted(FAMILIES)
+        errors = [float(row[1]) for row in rows]
+        assert errors == sorted(errors)
+        version, family, of_strategy, _ = served[horizon]
+        assert (version, of_strategy) == (f"h{horizon}-v1", strategy)
+        assert rows[0][0] == family != "mean"
+    assert len({run for *_, run in served.values()}) == 1
+
+
+def snapshots(site):
+    """Every object of every snapshot."""
+    keys = [info.key for info in site.store.list(Layout().snapshots_prefix())]
+    return {key: site.store.get(key) for key in keys}
+
+
+def test_it_trains_every_job_compares_them_and_scores_every_date(first, site):
+    (run,) = {run for *_, run in serving(first.stdout).values()}
+    layout, store = Layout(), site.store
+    stored = snapshots(site)
+    for strategy in STRATEGIES:
+        for horizon in HORIZONS:
+            assert f"{layout.snapshot(run, strategy, horizon)}snapshot.json" in stored
+    assert layout.comparison(run, "metrics_comparison.csv") in stored
+    fused = int(table(first.stdout, "Fused")[0][2])
+    predicted = [
+        row
+        for date in DATES
+        for row in parquet_to_table(store.get(layout.clip_predictions(date))).to_pylist()
+    ]
+    assert len({(row["video_id"], row["horizon_days"]) for row in predicted}) == len(predicted)
+    assert len(predicted) == len(HORIZONS) * fused
+
+
+@pytest.fixture(scope="module")
+def before(first, site):
+    """What the first time left: vectors and snapshots."""
+    return vectors(site), snapshots(site)
+
+
+@pytest.fixture(scope="module")
+def second(before, site):
+    variables = {**site.variables, SUITE_VARIABLE: json.dumps(SMALLER_SUITE)}
+    return kit.Site(site.root, variables).call(DEMO, timeout=280)
+
+
+def test_the_second_time_computes_no_vector_again(first, before, second, site):
     assert first.returncode == 0
-    before = vectors(site)
-    assert len(before) > 150
-    second = site.call(DEMO, timeout=280)
+    assert len(before[0]) > 150
     assert second.returncode == 0, second.stdout[-5000:]
-    assert vectors(site) == before
+    assert vectors(site) == before[0]
     assert "working on the store as it is" in second.stdout
     assert "sample store:" not in second.stdout
     assert table(second.stdout, "Fused") == table(first.stdout, "Fused")
+
+
+def test_the_second_time_trains_beside_the_models_of_the_first(first, before, second, site):
+    boards, served = leaderboards(second.stdout), serving(second.stdout)
+    (run,) = {run for *_, run in serving(first.stdout).values()}
+    (newer,) = {run for *_, run in served.values()}
+    assert newer != run
+    for horizon, (strategy, rows) in boards.items():
+        assert sorted(row[0] for row in rows) == sorted(SMALLER_SUITE["families"])
+        assert served[horizon][:3] == (f"h{horizon}-v2", "concat_mlp", strategy)
+    models = before[1]
+    stored = snapshots(site)
+    assert {key for key in models if stored[key] != models[key]} == set()
+    added = stored.keys() - models.keys()
+    assert added
+    assert {key for key in added if not key.startswith(Layout().snapshots_prefix(newer))} == set()
 
 
 @pytest.mark.parametrize("missing", ["DAGSTER_HOME", "CLIPFARM_STORE"])

@@ -2,9 +2,15 @@
 
 import uuid
 
+import dagster as dg
 import pytest
 
+from clipfarm_assets.defs.clips import common
+from clipfarm_assets.demo.planted_vectors import make_planted_store
 from clipfarm_assets_tests.defs import kit
+from clipfarm_assets_tests.defs.kit import materialised
+from clipfarm_assets_tests.defs.test_serving_assets import busiest_date
+from clipfarm_assets_tests.defs.training_kit import CLIPS, DIMS, TrainingBench
 from clipfarm_assets_tests.e2e import benches
 from clipfarm_assets_tests.servers import BUCKET, s3_settings
 
@@ -39,11 +45,54 @@ def test_s3_below_a_prefix_equals_a_folder(tmp_path, on_s3):
     assert found == expected
     assert len([key for key in found if key.endswith(".npy")]) == 3 * 5 - 2
     assert len([key for key in found if key.endswith(".npz")]) == 2 * 3
+    assert_below_the_prefix(on_s3, "clipfarm/fused/concat/schema.json")
+    assert_no_secret(on_s3, told)
+
+
+def assert_below_the_prefix(on_s3, key):
     prefix = on_s3.environ["CLIPFARM_STORE"].removeprefix(f"s3://{BUCKET}/")
     whole_bucket = type(on_s3.store).open(f"s3://{BUCKET}", s3_settings())
-    assert whole_bucket.exists(f"{prefix}/clipfarm/fused/concat/schema.json")
+    assert whole_bucket.exists(f"{prefix}/{key}")
 
+
+def assert_no_secret(on_s3, told):
+    """Neither in what was told of runs nor in what the UI shows of the definitions."""
     settings = benches.shown(on_s3)
     assert on_s3.environ["CLIPFARM_STORE"] in settings, "the search must have a haystack"
     assert benches.hides(SECRET, told + settings)
     assert benches.hides(TOKEN, told + settings)
+
+
+class TrainingOnEnviron(benches.EnvironBench, TrainingBench):
+    """Training deployed as environment variables say."""
+
+
+def train_promote_score(bench):
+    """The three jobs on a generated store; the predictions' metadata, and every event."""
+    make_planted_store(bench.store, bench.layout, clips=CLIPS, dims=DIMS, strategies=["concat"])
+    date = busiest_date(bench)
+    with dg.DagsterInstance.ephemeral() as instance:
+        bench.train(instance, "7|concat", run_id="r1", families=["mean", "ridge"])
+        bench.run(instance, "clips_promote", "7")
+        bench.run(instance, "clips_daily", date, selection=[common.INDEX])
+        bench.run(instance, "clips_score", date)
+        shown = materialised(instance, "clip_predictions")[date]
+        return shown, benches.told_of(instance)
+
+
+def test_training_promoting_and_scoring_on_s3_equal_a_folder(tmp_path, on_s3):
+    (tmp_path / "folder").mkdir()
+    on_folder = TrainingBench(tmp_path / "folder")
+    train_promote_score(on_folder)
+    bench = TrainingOnEnviron(on_s3.root, environ=on_s3.environ)
+    shown, told = train_promote_score(bench)
+    assert shown["dagster/row_count"].value == shown["clips"].value > 0
+    expected, found = benches.objects(on_folder), benches.objects(bench)
+    assert found.keys() == expected.keys()
+    assert {key for key in found if found[key] != expected[key]} == set()
+    root = bench.layout.snapshot("r1", "concat", 7)
+    promoted = found[bench.layout.model_registry(7)]["versions"][0]["artifacts"]
+    assert f"{root}models/ridge.skops" in found
+    assert "models/ridge.skops" in promoted
+    assert_below_the_prefix(bench, f"{root}snapshot.json")
+    assert_no_secret(bench, told)

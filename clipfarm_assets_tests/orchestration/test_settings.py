@@ -13,6 +13,19 @@ def test_what_is_right_overrides_the_defaults():
     assert found.gbdt == SuiteConfig().gbdt
 
 
+def test_a_field_that_is_set_elsewhere_is_not_offered():
+    fields = SuiteConfig.model_fields
+    for hidden in ((), ("seed", "rank_metric"), tuple(fields)[1:]):
+        with pytest.raises(BadSettings) as caught:
+            validated(SuiteConfig, {"rigde": {}}, "h", hidden=hidden)
+        offered = str(caught.value).partition("expected some of ")[2].partition(":")[0].split(", ")
+        assert offered == [name for name in fields if name not in hidden]
+    with pytest.raises(BadSettings, match=r"h\.ridge\.alpha is no setting: .*alphas, block_scales"):
+        validated(SuiteConfig, {"ridge": {"alpha": 1}}, "h", hidden=["seed"])
+    # It's about what is offered: what is set there is the caller's to refuse.
+    assert validated(SuiteConfig, {"seed": 3}, "h", hidden=["seed"]).seed == 3
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [

@@ -397,6 +397,21 @@ def test_an_undeclared_column_is_refused_and_a_declared_one_is_a_feature(bench):
     assert (data.clips.metadata["novelty"] == 0.5).all()
 
 
+def test_a_declared_column_that_the_file_lacks_is_counted_and_said(bench):
+    column = Column("at_publish", "numeric")
+    without = bench.assemble()
+    assert without.counts["declared_columns_absent"] == 0
+    assert not any("declared but not in the CSV" in line for line in bench.said)
+    bench.edit_rows(lambda row: {**row, "novelty": "0.5"})
+    declared = dict.fromkeys(("novelty", "novelti", "a_typo"), column)
+    data = bench.assemble(declared_columns=declared)
+    assert data.counts["declared_columns_absent"] == 2
+    assert (data.clips.metadata["novelty"] == 0.5).all()
+    assert set(data.clips.metadata.columns) == {*without.clips.metadata.columns, "novelty"}
+    said = [line for line in bench.said if "declared but not in the CSV" in line]
+    assert said == ["declared but not in the CSV, so no feature: a_typo, novelti; misspelt?"]
+
+
 def test_too_few_rows_and_bad_ratios_are_refused(make):
     few = make(clips=11, strategies=["concat"])
     with pytest.raises(TooFewRows):

@@ -62,7 +62,7 @@ def test_models_are_ranked_by_val_within_their_horizon_and_test_is_beside_it(sto
     assert (found.rows[0]["val_mae_log"], found.rows[0]["test_rmse_raw"]) == (1.2, 1.2 + 0.1)
     assert found.rows[4]["snapshot"].endswith("run_id=r1/model=gbdt/strategy=concat/horizon=30/")
     assert [row["horizon_days"] for row in found.best] == [7, 30]
-    assert found.overall == found.rows[4]
+    assert not hasattr(found, "overall"), "errors of different targets don't compare"
 
 
 def test_the_files_are_those_of_the_contract(store):
@@ -72,19 +72,22 @@ def test_the_files_are_those_of_the_contract(store):
     assert names == {
         "metrics_comparison.json",
         "metrics_comparison.csv",
-        "best_by_mae_log.json",
+        *(f"best_by_{metric}.json" for metric in METRICS),
         "missing_jobs.json",
     }
     assert set(found.files) == {FOLDER + name for name in names}
     table = read(store, "metrics_comparison.json")
     assert table["models"] == list(found.rows)
     assert table["rank_metric"] == "val_mae_log"
-    rows = list(csv.DictReader(io.StringIO(store.get(found.files[1]).decode())))
+    rows = list(csv.DictReader(io.StringIO(store.get(FOLDER + "metrics_comparison.csv").decode())))
     assert [row["family"] for row in rows] == [row["family"] for row in found.rows]
     assert [float(row["val_r2_log"]) for row in rows] == [r["val_r2_log"] for r in found.rows]
     best = read(store, "best_by_mae_log.json")
-    assert best["by_horizon"] == {"7": found.rows[0], "30": found.rows[4]}
-    assert best["overall"] == found.rows[4]
+    assert best == {
+        "run_id": "r1",
+        "metric": "val_mae_log",
+        "by_horizon": {"7": found.rows[0], "30": found.rows[4]},
+    }
     assert table["best"] == best
     assert table["missing_jobs"] == read(store, "missing_jobs.json") == list(found.missing)
 
@@ -93,10 +96,40 @@ def test_every_metric_is_ranked_its_own_way_round(store):
     fill(store)
     for metric in METRICS:
         found = compare(store, LAYOUT, "r1", metric)
-        assert found.overall["strategy"] == "concat"
-        assert found.overall["horizon_days"] == 30
+        assert [(row["strategy"], row["horizon_days"]) for row in found.best] == [
+            ("concat", 7),
+            ("concat", 30),
+        ]
         assert [row["family"] for row in found.rows] == ["gbdt", "gbdt", "ridge", "ridge", "gbdt"]
         assert read(store, f"best_by_{metric}.json")["metric"] == f"val_{metric}"
+
+
+def test_the_best_by_each_metric_are_told_by_whichever_one_ranks(store):
+    """Another model is best by each: what ranks the table is not what ranks a file."""
+    models = {
+        family: {part: dict.fromkeys(METRICS, 0.5) for part in ("val", "test")}
+        for family in ("gbdt", *(f"best_by_{metric}" for metric in METRICS))
+    }
+    for metric in METRICS:
+        models[f"best_by_{metric}"]["val"][metric] = 0.9 if metric == "r2_log" else 0.1
+    files = {
+        "config_used.json": b"{}",
+        "metrics_summary.json": json.dumps({"models": models}).encode(),
+    }
+    publish(store, LAYOUT, SnapshotId("r1", "concat", 7), files, {})
+    written = {}
+    for metric in METRICS:
+        found = compare(store, LAYOUT, "r1", metric)
+        for by in METRICS:
+            best = read(store, f"best_by_{by}.json")
+            assert set(best) == {"run_id", "metric", "by_horizon"}
+            assert best["metric"] == f"val_{by}"
+            assert set(best["by_horizon"]) == {"7"}
+            row = best["by_horizon"]["7"]
+            assert (row["family"], row["rank"]) == (f"best_by_{by}", 1)
+            assert written.setdefault(by, best) == best
+        assert read(store, "metrics_comparison.json")["best"] == written[metric]
+        assert found.best == (written[metric]["by_horizon"]["7"],)
 
 
 def test_a_metric_without_a_value_is_last(store):

@@ -1,7 +1,7 @@
 """A small world to serve from: clips, their text rows, and snapshots of real models."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -9,7 +9,9 @@ import polars as pl
 
 from clipfarm_assets.contracts.features import FeatureContract
 from clipfarm_assets.contracts.schema_lock import SchemaLock
+from clipfarm_assets.encoders.base import ContentMissing, EmbeddingVersion, Encoded, MediaError
 from clipfarm_assets.fusion.static import fuse
+from clipfarm_assets.serving.promotion import promote
 from clipfarm_assets.storage.layout import Layout
 from clipfarm_assets.storage.tables import table_to_parquet
 from clipfarm_assets.training.config import SuiteConfig
@@ -35,11 +37,18 @@ CONTRACT = FeatureContract(
 CONFIG = SuiteConfig.model_validate(
     {
         "gbdt": {"fit": {"max_epochs": 10}, "boosting": {"max_iter": 20}},
+        "gated_fusion_mlp": {
+            "tower_dim": 8,
+            "gate_hidden": 8,
+            "hidden": [16],
+            "fit": {"learning_rate": 5e-3, "max_epochs": 10},
+        },
         "metadata_only": {"max_iter": 20},
         "pca_gbdt": {"components": 3, "boosting": {"max_iter": 20}},
     }
 )
 FAMILIES = ("mean", "ridge", "gbdt", "pca_gbdt")
+MODALITIES = ("video", "audio", "text")
 
 
 def lock_of(strategy="concat", version=1, versions=VERSIONS, dims=DIMS, **more):
@@ -91,8 +100,15 @@ def snapshot_files(
     lock=None,
     shuffled=False,
     versions=VERSIONS,
+    feature_set="v2",
+    val=None,
 ):
-    """A snapshot's artifacts. With `shuffled` the targets have nothing to do with the clips."""
+    """A snapshot's artifacts.
+
+    With `shuffled` the targets have nothing to do with the clips; `val` is family -> metric ->
+    value, instead of what its models reached there.
+    """
+    contract = replace(CONTRACT, feature_set=feature_set)
     lock = lock or lock_of(strategy)
     dims = dict.fromkeys(("video", "audio", "text"), DIMS)
     config = {
@@ -100,28 +116,35 @@ def snapshot_files(
         "strategy": strategy,
         "horizon_days": horizon,
         "families": list(families),
-        "features": CONTRACT.to_fields(),
-        "feature_set_version": CONTRACT.feature_set,
-        "feature_contract_sha256": CONTRACT.sha256,
+        "features": contract.to_fields(),
+        "feature_set_version": contract.feature_set,
+        "feature_contract_sha256": contract.sha256,
         "lock_version": lock.lock_version,
         "lock_sha256": lock.sha256,
         "embedding_versions": dict(versions),
     }
+    fitted = _fitted(strategy, horizon, tuple(families), shuffled, feature_set)
+    metrics = json.loads(fitted["metrics_summary.json"])
+    for family, values in (val or {}).items():
+        metrics["models"][family]["val"] |= values
     return {
+        **fitted,
         "config_used.json": json.dumps(config).encode(),
         "data_summary.json": json.dumps({"dims": {"fused": lock.fused_dim, **dims}}).encode(),
-        **_fitted(strategy, horizon, tuple(families), shuffled),
+        "metrics_summary.json": json.dumps(metrics).encode(),
     }
 
 
 @lru_cache
-def _fitted(strategy, horizon, families, shuffled):
+def _fitted(strategy, horizon, families, shuffled, feature_set):
     rows, _ = clips(strategy)
     if shuffled:
         rows = replace(rows, target_log=np.random.default_rng(0).permutation(rows.target_log))
     where = parts()
     of = {part: rows.take(positions) for part, positions in where.items()}
-    encoder = MetadataEncoder.fit(of["train"].clips.metadata, CONTRACT)
+    encoder = MetadataEncoder.fit(
+        of["train"].clips.metadata, replace(CONTRACT, feature_set=feature_set)
+    )
     files = {"models/metadata_encoder.json": encoder.to_json()}
     metrics, intervals, frames = {}, {}, []
     for family in families:
@@ -174,3 +197,57 @@ def publish_snapshot(store, snapshot_id=None, **what):
 
 def put_lock(store, lock):
     store.put(LAYOUT.schema_lock(lock.fusion_strategy), lock.to_json())
+
+
+def promoted(store, family="ridge", strategy="concat", **what):
+    """The version of a model that serves; `what` as in `snapshot_files`."""
+    put_lock(store, lock_of(strategy, versions=what.get("versions", VERSIONS)))
+    publish_snapshot(store, SnapshotId("r1", strategy, 7), **what)
+    return promote(store, LAYOUT, 7, run_id="r1", family=family).version
+
+
+def given(strategy="concat"):
+    """Everything `predict` takes, as keywords."""
+    rows, text = clips(strategy)
+    return {
+        "rows": text,
+        "vectors": {modality: rows.clips.modality(modality) for modality in MODALITIES},
+        "text_present": rows.clips.text_present,
+        "versions": VERSIONS,
+    }
+
+
+@dataclass
+class FileEncoder:
+    """An encoder whose media are its vectors' bytes."""
+
+    modality: str
+    model: str = "bytes"
+    is_stand_in: bool = False
+
+    @property
+    def version(self):
+        return EmbeddingVersion(self.modality, self.model, "1", "0", "p", {}, DIMS)
+
+    def prepare(self, source, deadline):
+        deadline.check("decoding")
+        if source.raw == b"no words":
+            raise ContentMissing(source.raw.decode())
+        if len(source.raw) != 4 * DIMS:
+            raise MediaError("corrupt")
+        if self.modality == "text":
+            assert source.metadata == {"title": "a title", "description": "", "query": "cats"}
+        return source
+
+    def encode(self, prepared):
+        return [Encoded(np.frombuffer(source.raw, np.float32)) for source in prepared]
+
+
+def files(position):
+    """What `predict_files` takes for a clip, as keywords."""
+    rows, text = clips()
+    raw = {m: rows.clips.modality(m)[position].tobytes() for m in MODALITIES}
+    if not rows.clips.text_present[position]:
+        raw["text"] = None
+    metadata = dict(zip(text.columns, text.row(position), strict=True))
+    return {**raw, "metadata": metadata, "open_encoder": FileEncoder}

@@ -3,13 +3,13 @@
 import os
 import pickle
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
 
-from clipfarm_assets.encoders.base import ContentMissing, EmbeddingVersion, Encoded, MediaError
+from clipfarm_assets.encoders.base import ContentMissing, EmbeddingVersion, MediaError
 from clipfarm_assets.encoders.models_lock import ModelsLock
 from clipfarm_assets.serving.binding import BindingMismatch
 from clipfarm_assets.serving.predictor import load_predictor
@@ -23,41 +23,28 @@ from clipfarm_assets_tests.serving.kit import (
     DIMS,
     FAMILIES,
     LAYOUT,
+    MODALITIES,
     VERSIONS,
+    FileEncoder,
     N,
     clips,
+    files,
+    given,
     lock_of,
+    parts,
+    promoted,
     publish_snapshot,
-    put_lock,
     snapshot_files,
 )
 
-MODALITIES = ("video", "audio", "text")
 FIRST = clips()[0].clips.video_ids[np.flatnonzero(clips()[0].clips.text_present)[0]]
 """The first clip with text."""
-
-
-def promoted(store, family="ridge", strategy="concat", **what):
-    put_lock(store, lock_of(strategy, versions=what.get("versions", VERSIONS)))
-    publish_snapshot(store, SnapshotId("r1", strategy, 7), **what)
-    return promote(store, LAYOUT, 7, run_id="r1", family=family).version
 
 
 @pytest.fixture
 def predictor(folder):
     promoted(folder)
     return load_predictor(folder, 7)
-
-
-def given(strategy="concat"):
-    """Everything `predict` takes, as keywords."""
-    rows, text = clips(strategy)
-    return {
-        "rows": text,
-        "vectors": {modality: rows.clips.modality(modality) for modality in MODALITIES},
-        "text_present": rows.clips.text_present,
-        "versions": VERSIONS,
-    }
 
 
 def stored(family, strategy="concat"):
@@ -127,6 +114,56 @@ def test_what_cannot_be_read_is_counted(predictor):
         ).unparsable
         == {}
     )
+
+
+def train_durations():
+    return clips()[0].clips.metadata["duration_seconds"].gather(parts()["train"].tolist())
+
+
+@pytest.mark.parametrize("family", ["ridge", "gated_fusion_mlp"])
+def test_an_absurd_value_is_predicted_as_the_nearest_that_train_held_and_counted(folder, family):
+    promoted(folder, family, families=("mean", family))
+    predictor = load_predictor(folder, 7)
+    durations, what = train_durations(), given()
+
+    def predicted(seconds):
+        rows = what["rows"].with_columns(duration_seconds=pl.lit(repr(seconds)))
+        return predictor.predict(**what | {"rows": rows})
+
+    for absurd, nearest in ((86_400_000.0, durations.max()), (-1e12, durations.min())):
+        found, expected = predicted(absurd), predicted(nearest)
+        for name in ("log", "raw", "low_raw", "high_raw"):
+            assert getattr(found, name).tobytes() == getattr(expected, name).tobytes()
+        assert found.out_of_range["duration_seconds"] == N
+        assert "duration_seconds" not in expected.out_of_range
+        assert found.unparsable == {}
+    low, high = predicted(durations.min()).log, predicted(durations.max()).log
+    assert (high - low > 0.3).all(), "within what train held it matters"
+
+
+def test_what_lies_out_of_range_is_counted_by_clip(predictor):
+    what, train, batch = given(), train_durations(), clips()[0].clips
+    of_train = predictor.predict_clips(batch.take(parts()["train"]))
+    assert of_train.out_of_range == {}, "which are what it was fitted to"
+
+    durations = np.full(N, train.median())
+    durations[[0, 40]], durations[7] = np.nextafter(train.max(), np.inf), train.min() - 1
+    durations[[8, 9]] = train.min(), train.max()
+    column = pl.Series("duration_seconds", durations)
+    changed = replace(batch, metadata=batch.metadata.with_columns(column))
+    rows = what["rows"].with_columns(pl.Series(column.name, [repr(v) for v in durations.tolist()]))
+    for found in (
+        predictor.predict(**what | {"rows": rows}),
+        predictor.predict_clips(changed),
+    ):
+        assert found.out_of_range["duration_seconds"] == 3
+    missing = what["rows"].with_columns(duration_seconds=pl.lit(""))
+    assert "duration_seconds" not in predictor.predict(**what | {"rows": missing}).out_of_range
+
+
+def test_the_predictors_encoder_is_the_snapshots(predictor):
+    assert predictor.encoder.to_json() == snapshot_files()["models/metadata_encoder.json"]
+    assert predictor.encoder.contract == predictor.binding.contract
 
 
 def test_no_clip_with_text_needs_no_text_vectors(predictor):
@@ -205,12 +242,6 @@ def test_words_of_a_clip_without_text_are_refused(predictor):
         predictor.predict(**what | {"text_present": fewer})
 
 
-@pytest.mark.parametrize("mask", [np.ones(N, np.int64), np.ones(N - 1, np.bool_)])
-def test_a_mask_of_another_form_is_refused(predictor, mask):
-    with pytest.raises(ValueError, match="text_present must be bool"):
-        predictor.predict(**given() | {"text_present": mask})
-
-
 def test_clips_of_another_shape_are_refused(predictor):
     batch = clips()[0].clips
     with pytest.raises(BindingMismatch, match=r"fused 19 values, found.*fused 18"):
@@ -287,6 +318,7 @@ def test_a_model_is_found_by_horizon_or_version(folder):
     first = promoted(folder)
     promote(folder, LAYOUT, 7, run_id="r1", family="gbdt")
     assert load_predictor(folder, 7).version.model_version == "h7-v2"
+    assert load_predictor(folder, horizon="7").version.model_version == "h7-v2"
     assert load_predictor(folder, model_version="h7-v1").version == first
     assert load_predictor(folder, model_version="h7-v1", layout=LAYOUT).binding.dims == {
         "video": DIMS, "audio": DIMS, "text": DIMS
@@ -295,13 +327,24 @@ def test_a_model_is_found_by_horizon_or_version(folder):
         load_predictor(folder)
     with pytest.raises(ValueError, match="found 7 and h7-v1"):
         load_predictor(folder, 7, "h7-v1")
-    with pytest.raises(NoModel, match="no model was promoted for horizon 30"):
-        load_predictor(folder, 30)
+    for wrong in ("7.0", "8", 8, "", "h7-v1", True):
+        with pytest.raises(ValueError, match=rf"unknown horizon {wrong!r}: expected one of 7, 30"):
+            load_predictor(folder, wrong)
+    for horizon in (30, "30"):
+        with pytest.raises(NoModel, match="no model was promoted for horizon 30"):
+            load_predictor(folder, horizon)
     with pytest.raises(NoModel, match="no model version 'h7-v9': there are h7-v1, h7-v2"):
         load_predictor(folder, model_version="h7-v9")
     folder.delete(SnapshotId("r1", "concat", 7).root(LAYOUT) + "snapshot.json")
     with pytest.raises(NoSnapshot):
         load_predictor(folder, 7)
+
+
+@pytest.mark.parametrize("store", ["/data/store", b"/data/store", None])
+def test_what_is_no_store_is_refused(store):
+    told = rf"expected an ObjectStore, found {type(store).__name__}: .* ObjectStore\.open\(path\)"
+    with pytest.raises(TypeError, match=told):
+        load_predictor(store, 7)
 
 
 @pytest.mark.s3
@@ -311,45 +354,10 @@ def test_it_serves_from_s3(s3):
     np.testing.assert_allclose(load_predictor(s3, 7).predict(**given()).log, expected, rtol=1e-6)
 
 
-@dataclass
-class FileEncoder:
-    """An encoder whose media are its vectors' bytes."""
-
-    modality: str
-    model: str = "bytes"
-    is_stand_in: bool = False
-
-    @property
-    def version(self):
-        return EmbeddingVersion(self.modality, self.model, "1", "0", "p", {}, DIMS)
-
-    def prepare(self, source, deadline):
-        deadline.check("decoding")
-        if source.raw == b"no words":
-            raise ContentMissing(source.raw.decode())
-        if len(source.raw) != 4 * DIMS:
-            raise MediaError("corrupt")
-        if self.modality == "text":
-            assert source.metadata == {"title": "a title", "description": "", "query": "cats"}
-        return source
-
-    def encode(self, prepared):
-        return [Encoded(np.frombuffer(source.raw, np.float32)) for source in prepared]
-
-
 @pytest.fixture
 def of_files(folder):
     """A predictor bound to `FileEncoder`, and what `predict_files` takes by row."""
     promoted(folder, versions={m: FileEncoder(m).version.id for m in MODALITIES})
-    rows, text = clips()
-
-    def files(position):
-        raw = {m: rows.clips.modality(m)[position].tobytes() for m in MODALITIES}
-        if not rows.clips.text_present[position]:
-            raw["text"] = None
-        metadata = dict(zip(text.columns, text.row(position), strict=True))
-        return {**raw, "metadata": metadata, "open_encoder": FileEncoder}
-
     return load_predictor(folder, 7), files
 
 
@@ -361,7 +369,7 @@ def test_raw_files_give_the_stored_predictions(of_files, tmp_path):
         what = files(position)
         path = tmp_path / f"{position}.mp4"
         path.write_bytes(what["video"])
-        for video in (what["video"], path):
+        for video in (what["video"], path, str(path)):
             found = predictor.predict_files(**what | {"video": video})
             assert found.log[0] == pytest.approx(expected[position]["prediction_log"], rel=1e-6)
             assert found.text_present.tolist() == [present[position]]

@@ -126,6 +126,102 @@ def test_promoting_again_changes_nothing_and_an_older_one_comes_back(filled):
     assert registry.versions == (first.version, second.version)
 
 
+def runs(store, **errors):
+    """A run a name, whose ridge has this val rmse_log (and mae_log, the other way round)."""
+    put_lock(store, lock_of())
+    for run_id, error in errors.items():
+        values = {"rmse_log": error, "mae_log": 1 - error, "r2_log": 1 - error}
+        publish_snapshot(
+            store, SnapshotId(run_id, "concat", 7), families=("ridge",), val={"ridge": values}
+        )
+    return store
+
+
+def test_only_a_better_model_takes_the_place_of_the_one_that_serves(folder):
+    runs(folder, r1=0.50, worse=0.51, equal=0.50, better=0.49)
+
+    def better(run_id, **how):
+        return promote(folder, LAYOUT, 7, run_id=run_id, only_if_better=True, **how)
+
+    first = better("r1")
+    assert (first.what, first.version.run_id, first.why) == ("promoted", "r1", "")
+    before = folder.get(KEY)
+    for run_id, value in (("worse", 0.51), ("equal", 0.5)):
+        kept = better(run_id)
+        assert (kept.what, kept.version) == ("kept", first.version)
+        assert kept.previous == "h7-v1"
+        assert kept.why == (
+            f"ridge of snapshot {SnapshotId(run_id, 'concat', 7)} has val rmse_log {value}, "
+            "h7-v1 that serves (ridge of run r1) has 0.5"
+        )
+        assert folder.get(KEY) == before
+    done = better("better")
+    assert (done.what, done.previous, done.why) == ("promoted", "h7-v1", "")
+    assert done.version.run_id == "better"
+    assert better("r1").what == "kept"
+    assert load_registry(folder, LAYOUT, 7).serving == done.version
+
+
+def test_better_is_by_the_metric_that_ranks(folder):
+    runs(folder, r1=0.5, other=0.6)
+    promote(folder, LAYOUT, 7, run_id="r1")
+    how = {"run_id": "other", "only_if_better": True}
+    assert promote(folder, LAYOUT, 7, metric="r2_log", **how).what == "kept", "higher is better"
+    assert promote(folder, LAYOUT, 7, metric="rmse_log", **how).what == "kept"
+    assert promote(folder, LAYOUT, 7, metric="mae_log", **how).what == "promoted"
+
+
+def test_the_model_that_serves_is_not_kept_but_unchanged(folder):
+    runs(folder, r1=0.5)
+    promote(folder, LAYOUT, 7, run_id="r1")
+    again = promote(folder, LAYOUT, 7, run_id="r1", only_if_better=True)
+    assert (again.what, again.why) == ("unchanged", "")
+
+
+def test_unless_asked_a_worse_model_is_promoted(folder):
+    runs(folder, r1=0.5, worse=0.6)
+    promote(folder, LAYOUT, 7, run_id="r1")
+    assert promote(folder, LAYOUT, 7, run_id="worse").what == "promoted"
+    assert load_registry(folder, LAYOUT, 7).serving.run_id == "worse"
+
+
+def test_a_model_no_better_than_the_mean_is_refused_also_where_one_serves(folder):
+    runs(folder, r1=0.5, worse=50.0)
+    promote(folder, LAYOUT, 7, run_id="r1")
+    with pytest.raises(NotPromotable, match="does not beat the mean"):
+        promote(folder, LAYOUT, 7, run_id="worse", only_if_better=True)
+
+
+def test_models_that_were_given_a_part_of_the_outcome_are_not_promoted_unless_asked_for(folder):
+    put_lock(folder, lock_of())
+    publish_snapshot(folder, SnapshotId("old", "concat", 7), feature_set="v1")
+    with pytest.raises(NotPromotable) as refused:
+        promote(folder, LAYOUT, 7, run_id="old")
+    assert str(refused.value) == (
+        "run_id 'old' has models of feature set v1 for horizon 7, expected v2: v1 holds a part of "
+        "the outcome and is for comparison; promote another run, or ask for the other feature_set"
+    )
+    assert not folder.exists(KEY)
+    done = promote(folder, LAYOUT, 7, run_id="old", feature_set="v1")
+    assert (done.what, done.version.feature_set_version) == ("promoted", "v1")
+    publish_snapshot(folder, SnapshotId("new", "concat", 7))
+    with pytest.raises(NotPromotable, match=r"has models of feature set v2 .* expected v1"):
+        promote(folder, LAYOUT, 7, run_id="new", feature_set="v1")
+
+
+def test_of_a_run_of_both_feature_sets_the_one_asked_for_is_promoted(folder):
+    low = {family: {"rmse_log": 0.01} for family in ("ridge", "gbdt", "pca_gbdt")}
+    for strategy, how in (("concat", {}), ("sum_pool", {"feature_set": "v1", "val": low})):
+        put_lock(folder, lock_of(strategy))
+        publish_snapshot(folder, SnapshotId("r1", strategy, 7), **how)
+    honest = promote(folder, LAYOUT, 7, run_id="r1").version
+    assert (honest.fusion_strategy, honest.feature_set_version) == ("concat", "v2")
+    with pytest.raises(NotPromotable, match=r"no model of sum_pool for horizon 7.*of concat"):
+        promote(folder, LAYOUT, 7, run_id="r1", strategy="sum_pool")
+    told = promote(folder, LAYOUT, 7, run_id="r1", feature_set="v1").version
+    assert (told.fusion_strategy, told.feature_set_version) == ("sum_pool", "v1")
+
+
 def test_single_model_snapshots_take_part(folder):
     put_lock(folder, lock_of())
     publish_snapshot(folder, SnapshotId("r1", "concat", 7, "gbdt"), families=("gbdt",))

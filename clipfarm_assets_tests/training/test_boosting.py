@@ -38,12 +38,13 @@ def test_early_stopping_holds_rows_out_and_shows_the_curve():
     lines = []
     trees, curve = fit_trees("t", x, y, BoostingConfig(), 0, lines.append)
     assert trees.n_iter_ < 500
-    assert len(curve["val_rmse"]) == len(curve["train_rmse"]) == trees.n_iter_ + 1
+    assert len(curve["held_out_rmse"]) == len(curve["train_rmse"]) == trees.n_iter_ + 1
+    assert set(curve) == {"train_rmse", "held_out_rmse"}, "val is another part"
     fitted = 360
     assert trees._predictors[0][0].nodes["count"][0] == fitted
     # The last point of the curve is what the trees do on the rows that they were fitted on.
     order = np.random.default_rng(0).permutation(400)
-    for rows, name in ((order[40:], "train_rmse"), (order[:40], "val_rmse")):
+    for rows, name in ((order[40:], "train_rmse"), (order[:40], "held_out_rmse")):
         rmse = np.sqrt(np.mean((trees.predict(x[rows]) - y[rows]) ** 2))
         assert curve[name][-1] == pytest.approx(rmse, rel=1e-4)
     assert f"{trees.n_iter_} of 500 iterations" in lines[-1]

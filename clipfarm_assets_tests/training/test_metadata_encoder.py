@@ -48,7 +48,7 @@ def test_scaling_is_that_of_the_imputed_column(column):
     (scaling,) = encoder.scalings
     known = [v for v in column if v is not None]
     if not known:
-        assert scaling == Scaling(0.0, 0.0, 1.0)
+        assert scaling == Scaling(0.0, 0.0, 1.0, low=0.0, high=0.0)
         assert encoder.all_missing == ("x",)
         return
     assert encoder.all_missing == ()
@@ -61,7 +61,9 @@ def test_scaling_is_that_of_the_imputed_column(column):
         assert scaling.std == 1.0
     else:
         assert scaling.std == pytest.approx(statistics.pstdev(imputed), rel=1e-6, abs=1e-9 * spread)
+    assert (scaling.low, scaling.high) == (min(known), max(known))
     assert np.isfinite(encoder.standardised(frame(x=column))).all()
+    assert encoder.out_of_range(frame(x=column)) == {}
 
 
 def test_train_rows_become_mean_0_and_std_1():
@@ -90,7 +92,9 @@ def test_other_rows_are_scaled_by_train():
 @pytest.mark.parametrize("spread", [5e-324, 1e-300, 1e-160])
 def test_a_spread_of_rounding_is_none(spread):
     encoder = fit(x=[0.0, spread])
-    assert encoder.standardised(frame(x=[0.0, 1e15])).tolist() == [[0.0], [np.float32(1e15)]]
+    assert encoder.scalings[0].std == 1.0
+    found = encoder.standardised(frame(x=[0.0, spread, 1e15]))[:, 0]
+    np.testing.assert_allclose(found, 0.0, atol=1e-30)
 
 
 @pytest.mark.parametrize("value", [0.0, 1280.0, 1280 / 720, 0.1, -1e15])
@@ -98,24 +102,56 @@ def test_a_spread_of_rounding_is_none(spread):
 def test_a_constant_column_becomes_0(value, n):
     """Also where its mean, summed, isn't quite its value."""
     encoder = fit(x=[value] * n)
-    assert encoder.scalings == (Scaling(value, value, 1.0),)
-    assert encoder.standardised(frame(x=[value, None])).tolist() == [[0.0], [0.0]]
-    assert encoder.standardised(frame(x=[value + 2])).tolist() == [[2.0]]
+    assert encoder.scalings == (Scaling(value, value, 1.0, low=value, high=value),)
+    others = frame(x=[value, None, value + 2, value - 2])
+    assert encoder.standardised(others).tolist() == [[0.0]] * 4
+    assert encoder.out_of_range(others) == {"x": 2}
 
 
 def test_a_column_that_train_knows_nothing_of():
     encoder = fit(x=[1.0, 2.0], y=[None, float("nan")])
     assert encoder.all_missing == ("y",)
-    assert encoder.scalings[1] == Scaling(median=0.0, mean=0.0, std=1.0)
-    table = frame(x=[1.0, 1.0], y=[None, 5.0])
-    assert encoder.standardised(table)[:, 1].tolist() == [0.0, 5.0]
+    assert encoder.scalings[1] == Scaling(median=0.0, mean=0.0, std=1.0, low=0.0, high=0.0)
+    table = frame(x=[1.0] * 4, y=[None, 5.0, -1e15, 0.0])
+    assert encoder.standardised(table)[:, 1].tolist() == [0.0] * 4
+    np.testing.assert_array_equal(encoder.numeric(table)[:, 1], [np.nan, 0.0, 0.0, 0.0])
+    assert encoder.out_of_range(table) == {"y": 2}
 
 
-def test_numeric_values_are_as_they_are():
-    encoder = fit(x=[1.0, 2.0], y=[0.0, 1.0])
-    numeric = encoder.numeric(frame(x=[0.1, None], y=[float("nan"), -0.0]))
+def test_numeric_values_within_what_train_held_are_as_they_are():
+    encoder = fit(x=[0.0, 2.0], y=[-1.0, 1.0])
+    table = frame(x=[0.1, None, 2.0, 0.0], y=[float("nan"), -0.0, 1 / 3, -1.0])
+    numeric = encoder.numeric(table)
     assert numeric.dtype == np.float64
-    np.testing.assert_array_equal(numeric, [[0.1, np.nan], [np.nan, -0.0]])
+    expected = np.array([[0.1, np.nan], [np.nan, -0.0], [2.0, 1 / 3], [0.0, -1.0]])
+    assert numeric.tobytes() == expected.tobytes()
+    assert encoder.out_of_range(table) == {}
+
+
+def test_values_beyond_what_train_held_count_as_the_nearest_that_it_held():
+    encoder = fit(x=[3.0, 8.0, None, 5.0], y=[0.0, 1.0, 2.0, 3.0], z=[-4.0] * 4)
+    beyond = frame(
+        x=[1e300, -1e300, 8.0, np.nextafter(8.0, 9.0), None, float("nan")],
+        y=[1.5, 0.0, 3.0, 0.1, 2.9, 1.0],
+        z=[-4.0, -4.1, None, 0.0, -4.0, 5e-324],
+    )
+    nearest = frame(
+        x=[8.0, 3.0, 8.0, 8.0, None, None],
+        y=beyond["y"].to_list(),
+        z=[-4.0, -4.0, None, -4.0, -4.0, -4.0],
+    )
+    assert encoder.numeric(beyond).tobytes() == encoder.numeric(nearest).tobytes()
+    assert encoder.standardised(beyond).tobytes() == encoder.standardised(nearest).tobytes()
+    # Of y nothing lies outside, and a missing value does not either.
+    assert encoder.out_of_range(beyond) == {"x": 3, "z": 3}
+    assert list(encoder.out_of_range(beyond).values()) == [3, 3]
+    assert encoder.out_of_range(nearest) == {}
+    assert beyond["x"][0] == 1e300, "what is given stays as it is"
+
+
+def test_counts_of_what_is_out_of_range_are_plain_numbers():
+    counts = fit(x=[1.0]).out_of_range(frame(x=[2.0, 0.0]))
+    assert json.loads(json.dumps(counts)) == {"x": 2}
 
 
 def test_codes_are_1_up_in_sorted_order_and_0_for_the_rest():
@@ -149,6 +185,7 @@ def test_no_features_of_one_kind_or_of_both():
     assert only_numeric.one_hot(frame(x=[1.0])).shape == (1, 0)
     assert only_categorical.standardised(frame(A=["a"])).shape == (1, 0)
     assert only_categorical.numeric(frame(A=["a"])).shape == (1, 0)
+    assert only_categorical.out_of_range(frame(A=["other"])) == {}
     none = MetadataEncoder.fit(pl.DataFrame(), contract_of(()))
     assert none.standardised(pl.DataFrame()).shape == (0, 0)
 
@@ -159,6 +196,7 @@ def test_no_rows():
     assert encoder.cardinalities == (1,)
     table = frame(x=[], A=[])
     assert encoder.standardised(table).shape == (0, 1)
+    assert encoder.out_of_range(table) == {}
     assert encoder.one_hot(table).shape == (0, 0)
     assert fit(x=[1.0], A=["a"]).one_hot(table).shape == (0, 1)
 
@@ -183,7 +221,13 @@ def test_no_rows():
 )
 def test_other_columns_than_the_contracts_are_refused(table, problem):
     encoder = fit(x=[1.0], y=[1.0], A=["a"])
-    for method in (encoder.numeric, encoder.standardised, encoder.codes, encoder.one_hot):
+    for method in (
+        encoder.numeric,
+        encoder.out_of_range,
+        encoder.standardised,
+        encoder.codes,
+        encoder.one_hot,
+    ):
         with pytest.raises(FeatureMismatch, match=r"3 features of a v2 contract .*" + problem):
             method(table)
     with pytest.raises(FeatureMismatch, match=problem):
@@ -194,8 +238,10 @@ def test_infinite_values_are_refused_by_column():
     infinite = frame(x=[1.0, 1.0], y=[float("inf"), float("-inf")])
     with pytest.raises(FeatureMismatch, match=r"infinite values in y \(2 rows\)"):
         MetadataEncoder.fit(infinite, contract_of(("x", "y")))
-    with pytest.raises(FeatureMismatch, match=r"infinite values in y \(2 rows\)"):
-        fit(x=[1.0], y=[2.0]).standardised(infinite)
+    encoder = fit(x=[1.0], y=[2.0])
+    for method in (encoder.numeric, encoder.out_of_range, encoder.standardised):
+        with pytest.raises(FeatureMismatch, match=r"infinite values in y \(2 rows\)"):
+            method(infinite)
 
 
 def test_high_cardinality_is_refused_with_what_to_do():
@@ -221,6 +267,8 @@ def test_json_gives_the_same_encoder_and_bits_back(numbers, texts):
     assert read.to_json() == data
     table = frame(x=numbers, A=texts)
     assert read.standardised(table).tobytes() == encoder.standardised(table).tobytes()
+    beyond = frame(x=[-1e300, 1e300], A=[None, None])
+    assert read.numeric(beyond).tobytes() == encoder.numeric(beyond).tobytes()
     assert read.codes(table).tobytes() == encoder.codes(table).tobytes()
 
 
@@ -234,6 +282,12 @@ def test_json_of_a_real_contract():
     json.loads(encoder.to_json(), parse_constant=pytest.fail)  # no NaN, no Infinity
 
 
+def scaling(**changes):
+    """The fields of ``x`` that differ from those of [1, 2]; None takes one away."""
+    fields = {"median": 1.5, "mean": 1.5, "std": 0.5, "low": 1.0, "high": 2.0} | changes
+    return {"numeric": {"x": {name: v for name, v in fields.items() if v is not None}}}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -241,11 +295,20 @@ def test_json_of_a_real_contract():
         {"contract": None},
         {"contract": {"feature_set": "v2"}},
         {"numeric": {}},
-        {"numeric": {"x": {"median": 0.0, "mean": 0.0, "std": 0.0}}},
-        {"numeric": {"x": {"median": 0.0, "mean": 0.0, "std": -1.0}}},
-        {"numeric": {"x": {"median": 0.0, "mean": float("nan"), "std": 1.0}}},
-        {"numeric": {"x": {"median": 0.0, "mean": 0.0}}},
-        {"numeric": {"x": {"median": "a", "mean": 0.0, "std": 1.0}}},
+        scaling(std=0.0),
+        scaling(std=-1.0),
+        scaling(mean=float("nan")),
+        scaling(std=None),
+        scaling(low=None),
+        scaling(high=None),
+        scaling(beyond=1.0),
+        scaling(median="a"),
+        scaling(low=1.6),
+        scaling(high=1.4),
+        scaling(low=2.0, high=1.0),
+        scaling(low=float("-inf")),
+        scaling(high=float("inf")),
+        scaling(low=float("nan")),
         {"categorical": {"A": ["b", "a"]}},
         {"categorical": {"A": ["a", "a"]}},
         {"categorical": {}},
@@ -254,6 +317,7 @@ def test_json_of_a_real_contract():
 )
 def test_json_that_is_none_of_it_is_refused(change):
     fields = json.loads(fit(x=[1.0, 2.0], A=["a", "b"]).to_json())
+    assert fields["numeric"] == scaling()["numeric"]
     assert MetadataEncoder.from_json(json.dumps(fields).encode()).cardinalities == (3,)
     with pytest.raises(ValueError, match="not a metadata encoder as a snapshot holds it"):
         MetadataEncoder.from_json(json.dumps({**fields, **change}).encode())

@@ -47,6 +47,17 @@ def importance(n):
     return pl.DataFrame({"feature": names, "drop": rng.normal(size=n), "spread": rng.random(n)})
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that were drawn, to be looked into."""
+    figures = []
+    png = plots._png
+    monkeypatch.setattr(
+        plots, "_png", lambda figure, *a, **k: (figures.append(figure), png(figure, *a, **k))[1]
+    )
+    return figures
+
+
 def coverage(n=60):
     found = [0.8, 0.9, 1.0, 0.95, 0.7]
     return pl.DataFrame({"family": FAMILIES, "nominal": 0.9, "coverage": found, "n": n})
@@ -56,6 +67,7 @@ CURVES = {
     "concat_mlp": {"train_loss": [3, 2, 1], "val_rmse": [2, 1, 1.5], "best_epoch": 1},
     "gbdt_projector": {"train_loss": [3.0], "val_rmse": [2.0], "stopped_early": False},
 }
+BOOSTED = {"gbdt": {"train_rmse": [2.0, 1.0, 0.5], "held_out_rmse": [2.5, 1.5, 1.25]}}
 DRAWN = {
     "curves": lambda: plots.curves_png(CURVES),
     "no network": lambda: plots.curves_png({}),
@@ -66,6 +78,8 @@ DRAWN = {
     "one family, no text": lambda: plots.residuals_png(
         residuals(["random"], families=["mean"], without_text=1)
     ),
+    "residuals, all with text": lambda: plots.residuals_png(residuals(without_text=0)),
+    "boosted": lambda: plots.curves_png({**CURVES, **BOOSTED}, "a title"),
     "gate": lambda: plots.gate_png(*gate()),
     "no gate": lambda: plots.gate_png(np.empty((0, 3)), np.empty(0, np.bool_)),
     "importance": lambda: plots.importance_png(importance(45)),
@@ -95,6 +109,77 @@ def test_a_plot_is_a_png_and_the_same_each_time(name):
 )
 def test_other_numbers_give_another_picture(draw, one, other):
     assert draw(one) != draw(other)
+
+
+def lines(axes):
+    return {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
+
+
+def test_a_loss_is_drawn_as_the_root_that_it_is_beside(drawn):
+    before = str(CURVES)
+    plots.curves_png(CURVES)
+    (figure,) = drawn
+    by_name = {axes.get_title(): axes for axes in figure.axes}
+    found = lines(by_name["concat_mlp"])
+    assert found.keys() == {"train_rmse", "val_rmse", "kept"}
+    np.testing.assert_allclose(found["train_rmse"], np.sqrt([3, 2, 1]))
+    assert found["val_rmse"] == [2, 1, 1.5]
+    assert set(lines(by_name["gbdt_projector"])) == {"train_rmse", "val_rmse"}
+    assert str(CURVES) == before
+
+
+def test_trees_go_by_iterations_and_networks_by_epochs(drawn):
+    plots.curves_png({**CURVES, **BOOSTED})
+    axis = {axes.get_title(): axes.get_xlabel() for axes in drawn[0].axes if axes.axison}
+    assert axis == {"concat_mlp": "epoch", "gbdt_projector": "epoch", "gbdt": "iteration"}
+    trees = next(axes for axes in drawn[0].axes if axes.get_title() == "gbdt")
+    assert lines(trees) == BOOSTED["gbdt"], "which are roots already"
+
+
+def test_residuals_say_how_many_clips_each_group_has(drawn):
+    frame = residuals(["random"], n=40)
+    plots.residuals_png(frame)
+    (axes,) = drawn[0].axes
+    without = int((frame["text_present"] == 0).sum())
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        f"with text ({len(frame) - without})",
+        f"without text ({without})",
+    ]
+    assert len(axes.patches) == 2 * len(FAMILIES)
+
+
+@pytest.mark.parametrize(("without_text", "label"), [(0, "with text"), (1, "without text")])
+def test_residuals_of_one_group_are_drawn_where_they_are_among_two(drawn, without_text, label):
+    plots.residuals_png(residuals(["random", "grouped"], without_text=without_text))
+    both, one = residuals(["random"]), drawn[0].axes
+    plots.residuals_png(both)
+    (among_two,) = drawn[1].axes
+    for axes in one:
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == [f"{label} (200)"]
+        assert len(axes.patches) == len(FAMILIES)
+        assert axes.get_xlim() == among_two.get_xlim() == (-1.0, len(FAMILIES))
+
+
+TITLED = {
+    "curves": lambda title: plots.curves_png(CURVES, title),
+    "predictions": lambda title: plots.predictions_png(predictions(), title),
+    "residuals": lambda title: plots.residuals_png(residuals(), title),
+    "gate": lambda title: plots.gate_png(*gate(), title),
+    "importance": lambda title: plots.importance_png(importance(8), title),
+    "coverage": lambda title: plots.coverage_png(coverage(), title),
+}
+
+
+@pytest.mark.parametrize("name", TITLED)
+def test_a_figure_has_the_title_it_is_given(drawn, name):
+    titled, untitled = TITLED[name]("concat, 7 days"), TITLED[name]("")
+    assert [figure.get_suptitle() for figure in drawn] == ["concat, 7 days", ""]
+    assert titled != untitled
+
+
+def test_nothing_to_draw_needs_no_title(drawn):
+    assert plots.curves_png({}, "concat, 7 days") == plots.curves_png({})
+    assert drawn[0].get_suptitle() == ""
 
 
 def test_the_row_order_of_families_is_kept(monkeypatch):

@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 from pydantic import Field
 
+from clipfarm_assets.contracts.features import DEFAULT_FEATURE_SET, FeatureSet
 from clipfarm_assets.contracts.horizons import Horizon, as_horizon
 from clipfarm_assets.contracts.statuses import Strategy
 from clipfarm_assets.defs.clips import common
@@ -37,12 +38,16 @@ class ComparisonConfig(dg.Config):
 
 
 @dg.asset(
-    **common.asset_options(
-        "model_comparison",
-        kinds={"json", "csv"},
-        code_version="1",
-        writes="clipfarm/models/snapshots/run_id=<run_id>/comparison/*",
-    ),
+    **{
+        **common.asset_options(
+            "model_comparison",
+            kinds={"json", "csv"},
+            code_version="1",
+            writes="clipfarm/models/snapshots/run_id=<run_id>/comparison/*",
+        ),
+        # Without partitions there is nothing to divide, whatever the deployment says of backfills.
+        "backfill_policy": dg.BackfillPolicy.single_run(),
+    },
     deps=[dg.AssetDep(common.SNAPSHOTS, partition_mapping=partitions.all_partitions)],
     description="All models of a training run beside each other: metrics, the best of each "
     "horizon, and which (family, strategy, horizon) jobs are missing.",
@@ -85,6 +90,15 @@ class RegistryConfig(dg.Config):
     metric: RankMetric = Field(
         default="rmse_log", description="By which the best is chosen, on val."
     )
+    feature_set: FeatureSet = Field(
+        default=DEFAULT_FEATURE_SET,
+        description="Only models of this one. v1 was given a part of the outcome.",
+    )
+    replace_better: bool = Field(
+        default=False,
+        description="Promote the best of the newest run also where the model that serves has a "
+        "better val metric. A run_id that is named is promoted in any case.",
+    )
     model_version: str = Field(
         default="",
         description="Go back to this version, e.g. h7-v3, instead of choosing one of a run.",
@@ -122,6 +136,8 @@ def model_registry(
                 version.family,
                 version.run_id,
             )
+            if promotion.what == "kept":
+                context.log.warning("%s days: not promoted: %s", key, promotion.why)
             context.add_asset_metadata(_registry_metadata(opened, promotion), partition_key=key)
 
 
@@ -164,6 +180,8 @@ def _promote(deployment: Deployment, horizon: Horizon, config: RegistryConfig) -
         strategy=None if config.strategy == "any" else config.strategy,
         family=None if config.family == "any" else config.family,
         metric=config.metric,
+        feature_set=config.feature_set,
+        only_if_better=not (config.run_id or config.replace_better),
     )
 
 
@@ -173,6 +191,7 @@ def _registry_metadata(deployment: Deployment, promotion: Promotion) -> dict[str
     return {
         "model_version": version.model_version,
         "what": promotion.what,
+        **({"why": promotion.why} if promotion.why else {}),
         "previous": promotion.previous or "none",
         "run_id": version.run_id,
         "strategy": version.fusion_strategy,

@@ -231,7 +231,9 @@ class SuiteRun(dg.Config):
     ins={"training_dataset": dg.AssetIn(common.DATASET, partition_mapping=partitions.same_job)},
     pool=common.TRAINING_POOL,
     description="The model suite, fitted and judged: models, metrics, predictions, curves and "
-    "plots, immutable under their run_id. Refuses a dataset whose features or splits leak.",
+    "plots, immutable under their run_id. Refuses a dataset whose features or splits break a "
+    "promise; of feature set v1 it warns: its columns captured at the horizon hold a part of the "
+    "outcome.",
 )
 def model_snapshots(
     context: dg.AssetExecutionContext,
@@ -245,9 +247,16 @@ def model_snapshots(
         settings, options = suite_config(config), train_options(config)
 
         def make(key: str) -> Made:
-            trained = train_snapshot(
-                opened, training_dataset[key], run_id, settings, options, common.say(context)
-            )
+            data = training_dataset[key]
+            if data.contract.feature_set != DEFAULT_FEATURE_SET:
+                context.log.warning(
+                    "%s: feature set %s has columns captured at the horizon, which contain a part "
+                    "of the outcome: its figures are for comparison, and it isn't promoted unless "
+                    "asked for",
+                    key,
+                    data.contract.feature_set,
+                )
+            trained = train_snapshot(opened, data, run_id, settings, options, common.say(context))
             root = trained.id.root(opened.layout)
             return Made(trained.data_version, _snapshot_metadata(trained, root))
 
@@ -280,7 +289,9 @@ def suite_config(config: SuiteRun) -> SuiteConfig:
         if name in config.hyperparameters:
             msg = f"{where}.{name} is a field of its own: set model_snapshots.{name}"
             raise BadSettings(msg)
-    settings = validated(SuiteConfig, config.hyperparameters, where)
+    # Over each family's own defaults, not those of the class that its nested settings are of.
+    told = _over(SuiteConfig().model_dump(), config.hyperparameters)
+    settings = validated(SuiteConfig, told, where, hidden=_OWN_FIELDS)
     epochs = {
         name: value
         for name, value in (("max_epochs", config.max_epochs), ("patience", config.patience))
@@ -289,12 +300,21 @@ def suite_config(config: SuiteRun) -> SuiteConfig:
     networks = {}
     for name in _NETWORKS if epochs else ():
         network = getattr(settings, name)
-        told = config.hyperparameters.get(name, {}).get("fit", {})
-        fit = network.fit.model_copy(update={n: v for n, v in epochs.items() if n not in told})
+        set_here = config.hyperparameters.get(name, {}).get("fit", {})
+        fit = network.fit.model_copy(update={n: v for n, v in epochs.items() if n not in set_here})
         networks[name] = network.model_copy(update={"fit": fit})
     return settings.model_copy(
         update={**{name: getattr(config, name) for name in _OWN_FIELDS}, **networks}
     )
+
+
+def _over(defaults: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """`defaults` with what is told in their place, at whatever depth."""
+    merged = dict(defaults)
+    for name, value in told.items():
+        nested = isinstance(value, Mapping) and isinstance(defaults.get(name), Mapping)
+        merged[name] = _over(defaults[name], value) if nested else value
+    return merged
 
 
 def train_options(config: SuiteRun) -> TrainOptions:
@@ -331,6 +351,7 @@ def _snapshot_metadata(trained: TrainedSnapshot, root: str) -> dict[str, Any]:
     return {
         "run_id": trained.id.run_id,
         "model": trained.id.family or "all",
+        "feature_set": trained.feature_set,
         "snapshot": root,
         "artifacts": len(trained.manifest.artifacts),
         "best_model": best["family"],

@@ -17,6 +17,7 @@ from clipfarm_assets.training.sklearn_files import from_joblib
 from clipfarm_assets_tests.training import kit
 
 CONFIG = SuiteConfig()
+DURATION = pl.col("duration_seconds")
 
 
 def fit(rows, config=CONFIG, say=kit.unheard):
@@ -24,7 +25,7 @@ def fit(rows, config=CONFIG, say=kit.unheard):
 
 
 def plain_inputs(train, clips, scale):
-    """Imputed, standardised numbers; one column a known category; the fused block as one."""
+    """Clipped, imputed, standardised numbers; one column a known category; the fused block."""
     columns = []
     for name in kit.CONTRACT.numeric:
         known = sorted(value for value in train.metadata[name] if value is not None)
@@ -33,9 +34,10 @@ def plain_inputs(train, clips, scale):
         of_train = [median if v is None else v for v in train.metadata[name]]
         average = sum(of_train) / len(of_train)
         spread = math.sqrt(sum((v - average) ** 2 for v in of_train) / len(of_train))
-        columns.append(
-            [((median if v is None else v) - average) / spread for v in clips.metadata[name]]
-        )
+        clipped = [
+            median if v is None else min(max(v, known[0]), known[-1]) for v in clips.metadata[name]
+        ]
+        columns.append([(v - average) / spread for v in clipped])
     for name in kit.CONTRACT.categorical:
         counts = Counter(value for value in train.metadata[name] if value is not None)
         usual = min(counts, key=lambda category: (-counts[category], category))
@@ -50,6 +52,8 @@ def plain_inputs(train, clips, scale):
 @pytest.mark.parametrize(("n", "scale", "alpha"), [(200, 3.0, 7.0), (40, 0.5, 0.3)])
 def test_equals_the_plain_formula(n, scale, alpha):
     rows = kit.planted(n, dims=12)
+    rows = replace(rows, test=with_metadata(rows.test, duration_seconds=DURATION * 4 - 60))
+    assert rows.encoder.out_of_range(rows.test.clips.metadata)["duration_seconds"] >= 2
     settings = {"ridge": {"alphas": [alpha], "block_scales": [scale]}}
     model = fit(rows, SuiteConfig.model_validate(settings))
 

@@ -136,7 +136,7 @@ def test_fits_the_fewest_rows_that_a_suite_takes(name):
 @pytest.mark.parametrize("name", ["metadata_only", "gbdt", "pca_gbdt"])
 def test_trees_have_curves(name, models):
     curve = models(name).curves[name]
-    assert len(curve["train_rmse"]) == len(curve["val_rmse"]) > 2
+    assert len(curve["train_rmse"]) == len(curve["held_out_rmse"]) > 2
     assert curve["train_rmse"][-1] < curve["train_rmse"][0]
 
 

@@ -38,7 +38,7 @@ from clipfarm_assets.training.features import metadata_features, published_at
 from clipfarm_assets.training.intervals import SplitConformal
 from clipfarm_assets.training.metadata_encoder import MetadataEncoder
 from clipfarm_assets.training.metrics import to_raw
-from clipfarm_assets.training.snapshot_reader import METADATA_ENCODER, open_snapshot
+from clipfarm_assets.training.snapshot_reader import open_snapshot
 
 IDENTITY: Final = ("video_id", "channel_id", "published_at")
 """Columns that every row needs beside its features: who, whose, and when it is predicted."""
@@ -323,7 +323,7 @@ def load_predictor(
         binding=Binding.of(snapshot),
         model=snapshot.model(version.family),
         interval=SplitConformal.from_fields(snapshot.interval(version.family)),
-        encoder=MetadataEncoder.from_json(snapshot.read(METADATA_ENCODER)),
+        encoder=snapshot.encoder(),
         adopted=ModelsLock(store, layout.models_lock()).adopted(),
     )
 

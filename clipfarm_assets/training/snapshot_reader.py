@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from json import loads
@@ -204,10 +204,27 @@ class Snapshot:
             used[name] = self.manifest.artifacts[name].sha256 if self._has(name) else ""
             return self.read(name)
 
-        encoder = MetadataEncoder.from_json(read(METADATA_ENCODER))
+        encoder = self._encoder(read)
         opened = open_family(cast("FamilyName", family))
         model = opened.load(lambda name: read(f"models/{name}"), encoder)
         return model, dict(sorted(used.items()))
+
+    def encoder(self) -> MetadataEncoder:
+        """What was fitted of the metadata, which all its models share.
+
+        Raises:
+            BadSnapshot: The file is not what was published, or of another version of this code.
+        """
+        return self._encoder(self.read)
+
+    def _encoder(self, read: Callable[[str], bytes]) -> MetadataEncoder:
+        try:
+            return MetadataEncoder.from_json(read(METADATA_ENCODER))
+        except BadSnapshot:
+            raise
+        except ValueError as error:
+            msg = f"snapshot {self.id}: {METADATA_ENCODER}: {error}; train again with this code"
+            raise BadSnapshot(msg) from None
 
     def _has(self, name: str) -> bool:
         return name in self.manifest.artifacts

@@ -23,7 +23,7 @@ from clipfarm_assets.serving.registry import (
     load_registry,
 )
 from clipfarm_assets.storage.objects import ObjectStore
-from clipfarm_assets.training.snapshot import SnapshotId
+from clipfarm_assets.training.snapshot import BadSnapshot, SnapshotId, publish
 from clipfarm_assets.training.snapshot_reader import NoSnapshot
 from clipfarm_assets_tests.serving.kit import (
     CONTRACT,
@@ -32,6 +32,7 @@ from clipfarm_assets_tests.serving.kit import (
     lock_of,
     publish_snapshot,
     put_lock,
+    snapshot_files,
 )
 
 KEY = "clipfarm/models/registry/horizon=7/registry.json"
@@ -402,3 +403,17 @@ def test_a_registry_comes_back_as_it_was_written(filled):
     assert registry.to_json() == filled.get(KEY)
     older = replace(registry, current="h7-v1")
     assert Registry.from_json(older.to_json(), 7, KEY) == older
+
+
+def test_a_snapshot_of_another_version_of_the_code_is_refused_in_one_sentence(folder):
+    """Its encoder knows no range of the train values, as those made before it was kept."""
+    name = "models/metadata_encoder.json"
+    snapshot_id = SnapshotId("older", "concat", 7)
+    made = snapshot_files("older", "concat", 7)
+    fields = json.loads(made[name])
+    for scaling in fields["numeric"].values():
+        del scaling["low"], scaling["high"]
+    put_lock(folder, lock_of("concat"))
+    publish(folder, LAYOUT, snapshot_id, {**made, name: json.dumps(fields).encode()}, {})
+    with pytest.raises(BadSnapshot, match=rf"{name}: not a metadata encoder.*; train again"):
+        promote(folder, LAYOUT, 7, run_id="older", family="ridge")

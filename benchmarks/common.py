@@ -14,12 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 _BUSY = 0.5
-PACKAGES = ("numpy", "polars", "pyarrow", "obstore", "torch", "scikit-learn")
+PACKAGES = ("numpy", "polars", "pyarrow", "obstore", "av", "torch", "transformers", "scikit-learn")
 
 
 def machine() -> str:
@@ -83,6 +84,89 @@ def child(
         return None
     fields: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return fields
+
+
+def alternate(
+    ways: Mapping[str, Callable[[], dict[str, Any]]], repeats: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Run every way in turn, `repeats` times, each round beginning with another one.
+
+    A machine's speed drifts over minutes: neighbours in time are compared, and no way always
+    runs first. Says a line a run on stderr.
+    """
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+    names = list(ways)
+    for turn in range(repeats):
+        shift = turn % len(names)
+        for name in names[shift:] + names[:shift]:
+            runs[name].append(ways[name]())
+            seconds = runs[name][-1].get("seconds", float("nan"))
+            print(
+                f"round {turn + 1}/{repeats}: {name} {seconds:.3f} s", file=sys.stderr, flush=True
+            )
+    return runs
+
+
+def same(runs: Mapping[str, Sequence[Mapping[str, Any]]], field: str = "digest") -> None:
+    """Hold all runs of all ways to one value of `field`.
+
+    Raises:
+        SystemExit: They gave different results: there is nothing to compare.
+    """
+    found = {name: sorted({str(run[field]) for run in some}) for name, some in runs.items()}
+    if len({value for values in found.values() for value in values}) != 1:
+        raise SystemExit(f"all ways must give the same {field}, found {found}")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a path should reach against the plain way: at least this ratio, and the aim."""
+
+    at_least: float
+    aim: float
+
+    def verdict(self, ratio: float) -> str:
+        """``aim met``, ``met`` or ``NOT MET``."""
+        return "aim met" if ratio >= self.aim else "met" if ratio >= self.at_least else "NOT MET"
+
+
+RATIO_COLUMNS = ("path", "plain", "ours", "ratio", "spread", "at least", "aim", "verdict")
+
+
+def ratio_row(
+    path: str,
+    plain: Sequence[Mapping[str, Any]],
+    ours: Sequence[Mapping[str, Any]],
+    target: Target,
+    *,
+    field: str = "seconds",
+    per: str = "items",
+) -> list[str]:
+    """One line of a table of `RATIO_COLUMNS`: medians of seconds an item, and their ratio.
+
+    ``spread`` is the smallest and the largest ratio of the runs of one round. A run's items are its
+    field `per`, so that the plain way may do a part of the work where all of it would take hours.
+    """
+    slow, fast = ([float(run[field]) / float(run[per]) for run in runs] for runs in (plain, ours))
+    ratio = median(slow) / median(fast)
+    ratios = [one / other for one, other in zip(slow, fast, strict=True)]
+    return [
+        path,
+        f"{_duration(median(slow))} ({plain[0][per]} {per})",
+        f"{_duration(median(fast))} ({ours[0][per]} {per})",
+        f"**{ratio:.2f}x**",
+        f"{min(ratios):.2f}-{max(ratios):.2f}",
+        f"{target.at_least:g}x",
+        f"{target.aim:g}x",
+        target.verdict(ratio),
+    ]
+
+
+def _duration(seconds: float) -> str:
+    for unit, factor in (("s", 1.0), ("ms", 1e3)):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit} each"
+    return f"{seconds * 1e6:.3g} us each"
 
 
 def medians(runs: Sequence[Mapping[str, Any]], *names: str) -> list[float]:

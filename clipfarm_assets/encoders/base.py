@@ -113,6 +113,40 @@ class Deadline:
             raise MediaError(msg)
 
 
+@dataclass(frozen=True, slots=True)
+class Equivalence:
+    """What embedding the canary set both ways showed: whether a faster precision may be used.
+
+    Attributes:
+        precision: The faster one, e.g. ``bf16``.
+        holds: Whether every cosine is at least `least_cosine` and no neighbour changed.
+        items: Canaries compared.
+        min_cosine: The smallest cosine of an item's exact and fast vector.
+        least_cosine: What was demanded.
+        neighbours_changed: Items whose nearest other item is another one.
+        build: The machine and libraries it was shown on; it holds nowhere else.
+    """
+
+    precision: str
+    holds: bool
+    items: int
+    min_cosine: float
+    least_cosine: float
+    neighbours_changed: int
+    build: str
+
+    def sentence(self) -> str:
+        """What a run says of it."""
+        found = (
+            f"{self.items} canaries embedded both ways: smallest cosine {self.min_cosine:.6f} "
+            f"(at least {self.least_cosine:g} wanted), {self.neighbours_changed} nearest "
+            "neighbours changed"
+        )
+        if self.holds:
+            return f"{self.precision} is used: {found}"
+        return f"{self.precision} was asked for but exact stays: {found}"
+
+
 class Encoder(Protocol):
     """Raw bytes of one modality to unit vectors."""
 
@@ -123,6 +157,14 @@ class Encoder(Protocol):
     @property
     def is_stand_in(self) -> bool:
         """True for the demo's seeded small models, which stand in for pretrained weights."""
+
+    @property
+    def group_size(self) -> int:
+        """Items a call of `encode` should be given at most: more gain nothing."""
+
+    @property
+    def equivalence(self) -> Equivalence | None:
+        """Why the precision in use is used, where another than the exact one was asked for."""
 
     def prepare(self, source: Source, deadline: Deadline) -> Any:
         """Decode one item, without the model. Thread-safe.

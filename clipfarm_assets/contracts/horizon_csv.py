@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 import polars as pl
@@ -123,7 +124,7 @@ def read_horizon_csv(data: bytes, name: str = "the metadata CSV") -> HorizonCsv:
         raise HorizonCsvError(msg) from None
     header, *records = _records(text, name)
     _check_header(header, name)
-    rows: list[list[str | None]] = []
+    rows: list[Sequence[str | None]] = []
     for number, record in enumerate(records, start=1):
         if len(record) > len(header):
             msg = (
@@ -131,7 +132,8 @@ def read_horizon_csv(data: bytes, name: str = "the metadata CSV") -> HorizonCsv:
                 "comma in one of them needs quotes around the field"
             )
             raise HorizonCsvError(msg)
-        rows.append([*record, *[None] * (len(header) - len(record))])
+        short = len(header) - len(record)
+        rows.append([*record, *[None] * short] if short else record)
     return HorizonCsv(
         rows=pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row"),
         missing_columns=tuple(column for column in COLUMNS if column not in header),
@@ -200,6 +202,7 @@ def source_hash(url: str, captured_at: str | None = None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@lru_cache(maxsize=2**16)  # the same column is read for order, age, features and splits
 def parse_captured_at(text: str) -> datetime | None:
     """An ISO 8601 timestamp in UTC; taken as UTC if it has no zone; None if it is no timestamp."""
     try:

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -126,6 +127,7 @@ def labelled_rows(
     return labelled
 
 
+@lru_cache(maxsize=1024)  # a column of two or three values
 def horizon_of_row(text: str | None) -> Horizon | str | None:
     """The horizon of a row; ``missing``, ``unparsable``, or None for another horizon."""
     stripped = (text or "").strip()

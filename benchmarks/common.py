@@ -137,7 +137,7 @@ def ratio_row(
     path: str,
     plain: Sequence[Mapping[str, Any]],
     ours: Sequence[Mapping[str, Any]],
-    target: Target,
+    target: Target | None,
     *,
     field: str = "seconds",
     per: str = "items",
@@ -146,6 +146,7 @@ def ratio_row(
 
     ``spread`` is the smallest and the largest ratio of the runs of one round. A run's items are its
     field `per`, so that the plain way may do a part of the work where all of it would take hours.
+    Without a target the row is for information.
     """
     slow, fast = ([float(run[field]) / float(run[per]) for run in runs] for runs in (plain, ours))
     ratio = median(slow) / median(fast)
@@ -156,9 +157,9 @@ def ratio_row(
         f"{_duration(median(fast))} ({ours[0][per]} {per})",
         f"**{ratio:.2f}x**",
         f"{min(ratios):.2f}-{max(ratios):.2f}",
-        f"{target.at_least:g}x",
-        f"{target.aim:g}x",
-        target.verdict(ratio),
+        f"{target.at_least:g}x" if target else "-",
+        f"{target.aim:g}x" if target else "-",
+        target.verdict(ratio) if target else "-",
     ]
 
 

@@ -8,8 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import polars as pl
 import pyarrow as pa
+
+from clipfarm_assets.contracts.manifest_merge import KEY, NotMerged, latest, spliced
+from clipfarm_assets.storage.tables import CHUNK_ROWS
 
 SCHEMA: Final = pa.schema(
     [
@@ -34,12 +36,7 @@ SCHEMA: Final = pa.schema(
 )
 COLUMNS: Final = tuple(SCHEMA.names)
 
-KEY: Final = ("video_id", "source_hash")
 _POINTER: Final = (*KEY, "fusion_strategy", "fused_dim", "fused_key", "shard_idx", "shard_n")
-# The contract's order, with `text_present` before `fused_key`: an older deployment's shards lie
-# under the day of the run, which may be later than the day of capture that ours lie under, and a
-# placeholder must not win over the full row that replaced it.
-_ORDER: Final = (*KEY, "captured_at", "text_present", "fused_key")
 
 # Keys of the parquet file's own metadata. An older deployment's file has neither.
 LOCK_VERSION_KEY: Final = "clipfarm.lock_version"
@@ -88,46 +85,60 @@ class FusedManifest:
             BadManifest: A column is missing, holds what its type can't, or has rows that lead
                 nowhere: without id, source, key or place in the shard.
         """
-        missing = [name for name in COLUMNS if name not in table.column_names]
-        if missing:
-            msg = (
-                f"{key} must have the {len(COLUMNS)} manifest columns: {', '.join(missing)} missing"
-            )
-            raise BadManifest(msg)
-        try:
-            rows = table.select(COLUMNS).replace_schema_metadata(None).cast(SCHEMA)
-        except pa.ArrowException as error:
-            msg = f"{key} holds values its columns can't: {error}"
-            raise BadManifest(msg) from None
-        empty = [f"{name} of {n} rows" for name in _POINTER if (n := rows[name].null_count)]
-        if empty:
-            msg = f"{key}: every row must say where its vector is: {', '.join(empty)} is empty"
-            raise BadManifest(msg)
-        lock_version, recorded = _own_metadata(table.schema.metadata or {}, key)
-        return cls(rows, lock_version, recorded | frozenset(rows["fused_key"].unique().to_pylist()))
+        rows = checked_rows(table, key)
+        lock_version, recorded = own_metadata(table.schema.metadata or {}, key)
+        named = recorded or frozenset()
+        return cls(rows, lock_version, named | frozenset(rows["fused_key"].unique().to_pylist()))
 
     def merged(self, new: Sequence[pa.Table], shard_keys: Collection[str]) -> "FusedManifest":
         """The manifest with the rows of more shards.
 
         Rule: concatenate old and new, sort by (video_id, source_hash, captured_at, text_present,
         fused_key), keep the last row of each (video_id, source_hash). So it doesn't matter in which
-        order, or how often, shards are merged.
+        order, or how often, shards are merged. See `manifest_merge`.
         """
-        everything = pl.concat([_frame(self.rows), *(_frame(table.cast(SCHEMA)) for table in new)])
-        kept = everything.sort(_ORDER, nulls_last=False, maintain_order=True).unique(
-            subset=list(KEY), keep="last", maintain_order=True
-        )
-        rows = kept.to_arrow().cast(SCHEMA)
+        tables = [table.cast(SCHEMA) for table in new]
+        chunks = map(_table, self.rows.to_batches(max_chunksize=CHUNK_ROWS))
+        fresh = pa.concat_tables([SCHEMA.empty_table(), *tables])
+        try:
+            rows = pa.concat_tables([SCHEMA.empty_table(), *spliced(chunks, fresh)])
+        except NotMerged:  # of an older deployment, or a shard's rows
+            rows = latest([self.rows, fresh])
         return FusedManifest(rows, self.lock_version, self.shards | frozenset(shard_keys))
 
 
-def _own_metadata(meta: Mapping[bytes, bytes], key: str) -> tuple[int, frozenset[str]]:
-    version, recorded = (
-        meta.get(name.encode(), default)
-        for name, default in ((LOCK_VERSION_KEY, b"1"), (SHARDS_KEY, b"[]"))
-    )
+def checked_rows(table: pa.Table, key: str) -> pa.Table:
+    """Rows as `SCHEMA` has them, from those of this or an older deployment.
+
+    Raises:
+        BadManifest: See `FusedManifest.from_table`.
+    """
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        msg = f"{key} must have the {len(COLUMNS)} manifest columns: {', '.join(missing)} missing"
+        raise BadManifest(msg)
     try:
-        lock_version, shards = int(version), json.loads(recorded)
+        rows = table.select(COLUMNS).replace_schema_metadata(None).cast(SCHEMA)
+    except pa.ArrowException as error:
+        msg = f"{key} holds values its columns can't: {error}"
+        raise BadManifest(msg) from None
+    empty = [f"{name} of {n} rows" for name in _POINTER if (n := rows[name].null_count)]
+    if empty:
+        msg = f"{key}: every row must say where its vector is: {', '.join(empty)} is empty"
+        raise BadManifest(msg)
+    return rows
+
+
+def own_metadata(meta: Mapping[bytes, bytes], key: str) -> tuple[int, frozenset[str] | None]:
+    """The lock version and the shards that a file records: None where it records none at all.
+
+    Raises:
+        BadManifest: What it records can't be that.
+    """
+    version = meta.get(LOCK_VERSION_KEY.encode(), b"1")
+    recorded = meta.get(SHARDS_KEY.encode())
+    try:
+        lock_version, shards = int(version), json.loads(recorded or b"[]")
     except ValueError as error:
         msg = f"{key}: its own metadata can't be read: {error}"
         raise BadManifest(msg) from None
@@ -135,14 +146,10 @@ def _own_metadata(meta: Mapping[bytes, bytes], key: str) -> tuple[int, frozenset
         msg = f"{key}: {LOCK_VERSION_KEY} counts from 1: found {lock_version}"
         raise BadManifest(msg)
     if not isinstance(shards, list) or not all(isinstance(shard, str) for shard in shards):
-        msg = f"{key}: {SHARDS_KEY} must be a JSON list of keys: found {recorded[:100]!r}"
+        msg = f"{key}: {SHARDS_KEY} must be a JSON list of keys: found {recorded!r:.100}"
         raise BadManifest(msg)
-    return lock_version, frozenset(shards)
+    return lock_version, None if recorded is None else frozenset(shards)
 
 
-def _frame(table: pa.Table) -> pl.DataFrame:
-    frame = pl.from_arrow(table)
-    if not isinstance(frame, pl.DataFrame):  # pragma: no cover - a table never becomes a series
-        msg = "expected a table"
-        raise TypeError(msg)
-    return frame
+def _table(batch: pa.RecordBatch) -> pa.Table:
+    return pa.Table.from_batches([batch])

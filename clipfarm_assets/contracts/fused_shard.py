@@ -128,36 +128,44 @@ class FusedShard:
         )
         return cls(video_ids, vectors, captured, declared)
 
+    def declaration(self, key: str) -> Declaration:
+        """What the shard stored under `key` declares.
+
+        Raises:
+            BadShard: It is one of an older deployment and declares nothing.
+        """
+        if self.declared is None:
+            msg = f"{key} declares no rows: only its deployment's own manifest describes it"
+            raise BadShard(msg)
+        return self.declared
+
     def manifest_rows(self, key: str) -> pa.Table:
         """The rows the manifest has of this shard, in shard order.
 
         Raises:
             BadShard: The shard is one of an older deployment and declares nothing.
         """
-        if self.declared is None:
-            msg = f"{key} declares no rows: only its deployment's own manifest describes it"
-            raise BadShard(msg)
-        declared, n = self.declared, len(self)
+        declared, n = self.declaration(key), len(self)
         present = declared.text_present.astype(np.int64)
         return pa.table(
             {
-                "video_id": _strings(self.video_ids),
-                "captured_at": _strings(self.captured_at),
-                "source_hash": _strings(declared.source_hash),
+                "video_id": self.video_ids.tolist(),
+                "captured_at": self.captured_at.tolist(),
+                "source_hash": declared.source_hash.tolist(),
                 "fusion_strategy": [declared.fusion_strategy] * n,
-                "fused_dim": [self.vectors.shape[1]] * n,
+                "fused_dim": np.full(n, self.vectors.shape[1], dtype=np.int64),
                 "fused_key": [key] * n,
-                "shard_idx": list(range(n)),
-                "shard_n": [n] * n,
-                "video_emb_key": _strings(declared.video_emb_key),
-                "audio_emb_key": _strings(declared.audio_emb_key),
+                "shard_idx": np.arange(n, dtype=np.int64),
+                "shard_n": np.full(n, n, dtype=np.int64),
+                "video_emb_key": declared.video_emb_key.tolist(),
+                "audio_emb_key": declared.audio_emb_key.tolist(),
                 "text_emb_key": _nullable(declared.text_emb_key),
-                "text_present": present.tolist(),
-                "text_source": ["full" if p else "placeholder" for p in present],
+                "text_present": present,
+                "text_source": ["full" if p else "placeholder" for p in present.tolist()],
                 "text_state_status": _nullable(declared.text_state_status),
                 "text_missing_reason": _nullable(declared.text_missing_reason),
-                "fusion_status": _strings(declared.fusion_status),
-                "retry_count_at_write": declared.retry_count_at_write.astype(np.int64).tolist(),
+                "fusion_status": declared.fusion_status.tolist(),
+                "retry_count_at_write": declared.retry_count_at_write.astype(np.int64),
             },
             schema=fused_manifest.SCHEMA,
         )
@@ -212,12 +220,8 @@ def _check_member(key: str, name: str, member: NDArray[np.generic], rows: int) -
         raise BadShard(msg)
 
 
-def _strings(column: Strings) -> list[str]:
-    return [str(value) for value in column]
-
-
 def _nullable(column: Strings) -> list[str | None]:
-    return [str(value) or None for value in column]
+    return [value or None for value in column.tolist()]
 
 
 def strings(values: Sequence[str]) -> Strings:

@@ -21,6 +21,7 @@ from typing import Final
 
 import polars as pl
 
+from clipfarm_assets.contracts.csv_columns import read_columns
 from clipfarm_assets.storage.layout import BadVideoId, check_video_id
 
 # fmt: off
@@ -117,6 +118,20 @@ def read_horizon_csv(data: bytes, name: str = "the metadata CSV") -> HorizonCsv:
         HorizonCsvError: Not UTF-8, not a table, a column is missing or there twice, or a row has
             more fields than the header, so that nobody can tell which field is whose.
     """
+    rows = read_columns(data)
+    if rows is None:
+        rows = _read_rows(data, name)
+    header = rows.columns
+    _check_header(header, name)
+    return HorizonCsv(
+        rows=rows,
+        missing_columns=tuple(column for column in COLUMNS if column not in header),
+        undeclared_columns=tuple(column for column in header if column not in COLUMNS),
+    )
+
+
+def _read_rows(data: bytes, name: str) -> pl.DataFrame:
+    """The rows of any file that is accepted, row by row; and of any other why it isn't."""
     try:
         text = data.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -134,11 +149,7 @@ def read_horizon_csv(data: bytes, name: str = "the metadata CSV") -> HorizonCsv:
             raise HorizonCsvError(msg)
         short = len(header) - len(record)
         rows.append([*record, *[None] * short] if short else record)
-    return HorizonCsv(
-        rows=pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row"),
-        missing_columns=tuple(column for column in COLUMNS if column not in header),
-        undeclared_columns=tuple(column for column in header if column not in COLUMNS),
-    )
+    return pl.DataFrame(rows, schema=dict.fromkeys(header, pl.String), orient="row")
 
 
 def _records(text: str, name: str) -> list[list[str]]:

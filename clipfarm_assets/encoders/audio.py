@@ -1,5 +1,7 @@
 """Sound to vectors, by wav2vec 2.0."""
 
+import copy
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -9,13 +11,15 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from clipfarm_assets.encoders.audio_forward import AudioForward
 from clipfarm_assets.encoders.base import (
     Deadline,
     Encoded,
+    Equivalence,
     MediaError,
     Source,
 )
-from clipfarm_assets.encoders.config import AudioConfig
+from clipfarm_assets.encoders.config import AudioConfig, Precision
 from clipfarm_assets.encoders.guard import media_errors, unit_vector
 from clipfarm_assets.encoders.loading import choose_device, load_model, use_threads
 from clipfarm_assets.encoders.models import (
@@ -46,13 +50,21 @@ class AudioEncoder:
 
     One clip a forward and never padded: the first layer's group norm sees padding, and a vector
     would depend on its neighbours' lengths (cosine 0.5 to the true one was seen).
+
+    Attributes:
+        version: Provenance of the vectors, the precision in use included.
+        is_stand_in: Whether the weights are seeded, not trained.
+        group_size: 1, on every device.
+        equivalence: Why this precision is used, where a gate was asked.
+        forward: What is computed; see its `note`.
     """
+
+    group_size = 1
 
     def __init__(self, resolved: ResolvedModel, config: AudioConfig) -> None:
         """Load the model; see `open_encoder` for errors."""
         from transformers import Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-        self._config = config
         self._device = choose_device(config)
         self._model = load_model(Wav2Vec2Model, resolved.path, self._device, may_miss=_MAY_MISS)
         try:
@@ -69,10 +81,28 @@ class AudioEncoder:
             )
             raise ValueError(msg)
         self._min_samples = _receptive_field(self._model.config)
+        self._resolved = resolved
+        self._forwards: dict[Precision, AudioForward] = {}
+        self._lock = threading.Lock()
         self.is_stand_in = resolved.is_stand_in
+        self._use(config)
+
+    def at(self, precision: Precision) -> "AudioEncoder":
+        """This encoder at a precision, on the same weights; those it adds are made once."""
+        other = copy.copy(self)
+        other._use(self._config.model_copy(update={"precision": precision}))
+        return other
+
+    def _use(self, config: AudioConfig) -> None:
+        self._config = config
+        self.equivalence: Equivalence | None = None
         self.version = embedding_version(
-            "audio", resolved, PREPROCESS_VERSION, config, self._model.config.hidden_size
+            "audio", self._resolved, PREPROCESS_VERSION, config, self._model.config.hidden_size
         )
+        with self._lock:
+            if config.precision not in self._forwards:
+                self._forwards[config.precision] = AudioForward(self._model, config.precision)
+            self.forward = self._forwards[config.precision]
 
     def prepare(self, source: Source, deadline: Deadline) -> PreparedAudio:
         """Decode, mix to mono, resample, trim and normalise to zero mean and unit variance.
@@ -117,10 +147,8 @@ class AudioEncoder:
     def _embed(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         import torch
 
-        with torch.inference_mode():
-            samples = torch.from_numpy(values).to(self._device).unsqueeze(0)
-            pooled = self._model(samples).last_hidden_state.mean(dim=1)
-        return unit_vector(pooled[0].cpu().numpy(), "audio")
+        samples = torch.from_numpy(values).to(self._device).unsqueeze(0)
+        return unit_vector(self.forward(samples)[0].cpu().numpy(), "audio")
 
 
 def load_audio(

@@ -98,5 +98,21 @@ def use_threads(config: EncoderConfig) -> None:
     """
     import torch
 
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    torch.set_num_threads(config.threads)
+
+
+def half_precision_copy(module: Any) -> Any:
+    """A copy of `module` whose linear layers have bfloat16 weights; all else stays as it is.
+
+    Casting once instead of in every forward, as autocast does. The norms stay in float32: their
+    sums are what bfloat16 is too coarse for.
+    """
+    import copy
+
+    import torch
+
+    copied = copy.deepcopy(module)
+    for part in copied.modules():
+        if isinstance(part, torch.nn.Linear):
+            part.to(torch.bfloat16)
+    return copied

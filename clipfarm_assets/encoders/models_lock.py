@@ -11,10 +11,12 @@ Every change is one compare-and-swap on the object, so that concurrent runs lose
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol, cast, get_args
+from typing import Any, Final, cast, get_args
 
 from clipfarm_assets.contracts.statuses import Modality
 from clipfarm_assets.encoders.base import EmbeddingVersion, ModelMismatch
+from clipfarm_assets.encoders.lock_store import LockStore
+from clipfarm_assets.encoders.verdicts import Verdicts
 
 STAND_IN_NAME: Final = "stand-in"
 """Part of the name of every model whose seeded weights stand in for trained ones."""
@@ -30,16 +32,6 @@ _VERSION_FIELD_TYPES: Final[Mapping[str, type]] = {
     "params": dict,
     "dim": int,
 }
-
-
-class LockStore(Protocol):
-    """The two operations of the object store that the lock needs."""
-
-    def get(self, key: str) -> bytes:
-        """The object's bytes; `FileNotFoundError` if there is none."""
-
-    def update(self, key: str, change: Callable[[bytes | None], bytes | None]) -> bytes | None:
-        """Replace the object by ``change(current bytes or None)``, by compare-and-swap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +52,18 @@ class _Content:
 class ModelsLock:
     """The models lock of a store. Holds no state of its own: every call reads the object."""
 
-    def __init__(self, store: LockStore, key: str) -> None:
-        """Read and write the lock at `key` of `store`; the object need not exist yet."""
+    def __init__(self, store: LockStore, key: str, verdicts: Verdicts | None = None) -> None:
+        """Read and write the lock at `key` of `store`; the object need not exist yet.
+
+        Args:
+            store: Where it lies.
+            key: Its object.
+            verdicts: Beside it, where these models' faster precisions were found equivalent; None
+                to find out whenever one is opened.
+        """
         self._store = store
         self._key = key
+        self.verdicts = verdicts
 
     def model(self, modality: Modality, name: str, requested: str) -> LockedModel | None:
         """What this model at this requested revision resolved to, or None if it is not recorded."""

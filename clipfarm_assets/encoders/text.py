@@ -2,44 +2,38 @@
 
 import json
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipfarm_assets.encoders.base import (
     ContentMissing,
     Deadline,
     Encoded,
+    Equivalence,
     MediaError,
     Source,
 )
-from clipfarm_assets.encoders.config import TextConfig, template_fields
+from clipfarm_assets.encoders.config import Precision, TextConfig, template_fields
 from clipfarm_assets.encoders.guard import unit_vector
-from clipfarm_assets.encoders.loading import (
-    choose_device,
-    load_model,
-    no_progress_bars,
-    use_threads,
-)
-from clipfarm_assets.encoders.models import (
-    ModelUnavailable,
-    ResolvedModel,
-    embedding_version,
-    has_safetensors,
-)
+from clipfarm_assets.encoders.loading import choose_device, use_threads
+from clipfarm_assets.encoders.models import ResolvedModel, embedding_version
+from clipfarm_assets.encoders.text_loading import load_sentence_transformer
+from clipfarm_assets.encoders.text_ways import TextWays
 
 PREPROCESS_VERSION: Final = "text-1"
 MAX_JSON_BYTES: Final = 8 * 2**20
 MAX_CHARACTERS: Final = 1_000_000
 """Characters of one text. A novel has fewer; a clip's transcript has a few thousand."""
+_PACKED_GROUP: Final = 64
+"""Clips a call: about 15 forwards of 1,024 tokens, of which one is not full."""
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedText:
-    """The two texts of a clip, not yet tokenised: tokenizers are not thread-safe."""
+    """The two texts of a clip, not yet tokenised: a call for a whole group costs less."""
 
     metadata: str
     transcript: str
@@ -48,20 +42,43 @@ class PreparedText:
 class TextEncoder:
     """Unit vectors of metadata and transcript, concatenated and L2-normalised again.
 
-    One text a forward, never padded with neighbours: padding is masked, yet it changes the shapes
-    of the matrix products and with them last bits.
+    Texts of a group share forwards without padding where that is known to leave each text's bits
+    as they are, see `text_ways`.
+
+    Attributes:
+        version: Provenance of the vectors; names the precision.
+        is_stand_in: Whether the weights are seeded ones.
+        equivalence: Set by the gate that allowed, or refused, a faster precision.
+        packed: Whether texts share forwards.
+        why_not_packed: The reason if they don't.
+        group_size: Clips that fill shared forwards well.
     """
 
     def __init__(self, resolved: ResolvedModel, config: TextConfig) -> None:
         """Load the model; see `open_encoder` for errors."""
-        self._config = config
+        model = load_sentence_transformer(resolved.path, choose_device(config))
+        self._resolved = resolved
         self._fields = template_fields(config.template)
-        self._model = _load(resolved.path, choose_device(config))
-        self._max_tokens = int(self._model.max_seq_length or self._model.tokenizer.model_max_length)
+        self._dim = 2 * model.get_embedding_dimension()
+        self._ways = TextWays(model, config)
         self.is_stand_in = resolved.is_stand_in
+        self._use(config)
+
+    def _use(self, config: TextConfig) -> None:
+        self._config = config
+        self._way, self.why_not_packed = self._ways.open(config.precision)
+        self.packed = self.why_not_packed is None
+        self.group_size = _PACKED_GROUP if self.packed else 1
+        self.equivalence: Equivalence | None = None
         self.version = embedding_version(
-            "text", resolved, PREPROCESS_VERSION, config, 2 * self._model.get_embedding_dimension()
+            "text", self._resolved, PREPROCESS_VERSION, config, self._dim
         )
+
+    def at(self, precision: Precision) -> Self:
+        """This encoder at another precision: the same loaded weights, and its own version."""
+        other = copy(self)
+        other._use(self._config.model_copy(update={"precision": precision}))
+        return other
 
     def prepare(self, source: Source, deadline: Deadline) -> PreparedText:
         """Read the transcript from the JSON object and fill the metadata template.
@@ -85,46 +102,23 @@ class TextEncoder:
         return PreparedText(metadata, transcript)
 
     def encode(self, prepared: Sequence[PreparedText]) -> list[Encoded]:
-        """Two forwards a clip. The note ``tokens_cut`` counts the tokens beyond the maximum.
+        """Both texts of every clip. The note ``tokens_cut`` counts tokens beyond the maximum.
+
+        A text's bits depend neither on its neighbours nor on their number or order. Safe to call
+        from several threads at once.
 
         Raises:
             MediaError: The model's output has no direction.
         """
         use_threads(self._config)
+        texts = [text for item in prepared for text in (item.metadata, item.transcript)]
+        parts = iter(self._way.embed(texts))
         encoded = []
-        for item in prepared:
-            texts = (item.metadata, item.transcript)
-            vectors, cut = zip(*(self._embed(text) for text in texts), strict=True)
-            vector = unit_vector(np.concatenate(vectors), "text")
-            encoded.append(Encoded(vector, {"tokens_cut": sum(cut)}))
+        for metadata, transcript in zip(parts, parts, strict=True):
+            vector = unit_vector(np.concatenate((metadata.vector, transcript.vector)), "text")
+            cut = metadata.tokens_cut + transcript.tokens_cut
+            encoded.append(Encoded(vector, {"tokens_cut": cut}))
         return encoded
-
-    def _embed(self, text: str) -> tuple[NDArray[np.float32], int]:
-        """One text's unit vector, and how many of its tokens the model did not see."""
-        tokens = len(self._model.tokenizer(text, truncation=False, verbose=False)["input_ids"])
-        if self._config.long_text == "chunk_mean" and tokens > self._max_tokens:
-            return self._embed_chunks(text), 0
-        vector = self._model.encode([text], batch_size=1, show_progress_bar=False)[0]
-        return unit_vector(vector, "text"), max(0, tokens - self._max_tokens)
-
-    def _embed_chunks(self, text: str) -> NDArray[np.float32]:
-        """The mean of the unit vectors of consecutive chunks of the most tokens, normalised."""
-        import torch
-
-        chunks = self._model.tokenizer(
-            text, truncation=True, max_length=self._max_tokens, return_overflowing_tokens=True
-        )
-        vectors = []
-        for index in range(len(chunks["input_ids"])):
-            features = {
-                name: torch.tensor([chunks[name][index]], device=self._model.device)
-                for name in self._model.tokenizer.model_input_names
-                if name in chunks
-            }
-            with torch.inference_mode():
-                output = self._model(features)["sentence_embedding"][0]
-            vectors.append(unit_vector(output.cpu().numpy(), "text"))
-        return unit_vector(np.mean(vectors, axis=0, dtype=np.float64), "text")
 
 
 def read_transcript(raw: bytes) -> str:
@@ -169,48 +163,3 @@ def _check_text(text: str, what: str) -> None:
     except UnicodeEncodeError as error:
         msg = f"cannot embed the {what}: it holds half of a character pair ({error})"
         raise MediaError(msg) from error
-
-
-def _load(path: Path, device: Any) -> Any:
-    """The sentence transformer of a local directory, its weights verified to be complete."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from transformers import AutoModel
-
-    # SentenceTransformer does not report missing weights, so load once more only to see them. The
-    # pooler is not used: sentence embeddings pool the tokens themselves.
-    load_model(
-        AutoModel,
-        _transformer_dir(path),
-        torch.device("cpu"),
-        may_miss=("pooler.dense.weight", "pooler.dense.bias"),
-    )
-    try:
-        with no_progress_bars():
-            model = SentenceTransformer(
-                str(path),
-                device=str(device),
-                local_files_only=True,
-                model_kwargs={
-                    "dtype": torch.float32,
-                    "attn_implementation": "sdpa",
-                    "use_safetensors": has_safetensors(path),
-                },
-            )
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        msg = f"cannot load the sentence transformer {path}: {type(error).__name__}: {reason}"
-        raise ModelUnavailable(msg) from error
-    return model.eval()
-
-
-def _transformer_dir(path: Path) -> Path:
-    """The folder of the first module, which holds the transformer."""
-    modules = path / "modules.json"
-    if not modules.is_file():
-        return path
-    try:
-        return path / Path(json.loads(modules.read_bytes())[0]["path"])
-    except (ValueError, LookupError, TypeError) as error:
-        msg = f"{modules} is malformed ({type(error).__name__}: {error})"
-        raise ModelUnavailable(msg) from error

@@ -1,6 +1,8 @@
 """Clips to vectors, by VideoMAE."""
 
+import copy
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +11,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from clipfarm_assets.encoders.accelerator import batch_size, run_batches
 from clipfarm_assets.encoders.base import (
     Deadline,
     Encoded,
+    Equivalence,
     MediaError,
     Source,
 )
-from clipfarm_assets.encoders.config import VideoConfig
+from clipfarm_assets.encoders.config import Precision, VideoConfig
 from clipfarm_assets.encoders.guard import unit_vector
 from clipfarm_assets.encoders.loading import choose_device, load_model, use_threads
 from clipfarm_assets.encoders.models import (
@@ -23,6 +27,7 @@ from clipfarm_assets.encoders.models import (
     ResolvedModel,
     embedding_version,
 )
+from clipfarm_assets.encoders.video_forward import VideoForward
 from clipfarm_assets.encoders.video_frames import pick_frames
 
 PREPROCESS_VERSION: Final = "video-1"
@@ -122,15 +127,21 @@ class PreparedVideo:
 class VideoEncoder:
     """VideoMAE's last layer, pooled and L2-normalised.
 
-    One clip a forward on every device: a batched matrix product may sum in another order, and then
-    a vector's last bits would depend on its neighbours. On CPU batching gains nothing anyway.
+    One clip a forward on CPU, where batching gains nothing. On CUDA batches of one fixed size, see
+    `accelerator`.
+
+    Attributes:
+        version: Provenance of the vectors, the precision in use included.
+        is_stand_in: Whether the weights are seeded, not trained.
+        group_size: Clips that `encode` runs in one forward.
+        equivalence: Why this precision is used, where a gate was asked.
+        forward: What is computed; see its `rows` and `note`.
     """
 
     def __init__(self, resolved: ResolvedModel, config: VideoConfig) -> None:
         """Load the model; see `open_encoder` for errors."""
         from transformers import VideoMAEModel
 
-        self._config = config
         self._device = choose_device(config)
         self._model = load_model(VideoMAEModel, resolved.path, self._device)
         self._preprocess = FramePreprocess.from_checkpoint(resolved.path)
@@ -143,10 +154,34 @@ class VideoEncoder:
                 f"{self._preprocess.crop}"
             )
             raise ModelUnavailable(msg)
+        self._resolved = resolved
+        self._forwards: dict[Precision, tuple[VideoForward, int]] = {}
+        self._lock = threading.Lock()
         self.is_stand_in = resolved.is_stand_in
+        self._use(config)
+
+    def at(self, precision: Precision) -> "VideoEncoder":
+        """This encoder at a precision, on the same weights; those it adds are made once."""
+        other = copy.copy(self)
+        other._use(self._config.model_copy(update={"precision": precision}))
+        return other
+
+    def _use(self, config: VideoConfig) -> None:
+        self._config = config
+        self.equivalence: Equivalence | None = None
         self.version = embedding_version(
-            "video", resolved, PREPROCESS_VERSION, config, self._model.config.hidden_size
+            "video", self._resolved, PREPROCESS_VERSION, config, self._model.config.hidden_size
         )
+        with self._lock:
+            if config.precision not in self._forwards:
+                forward = VideoForward(self._model, config.precision, config.pooling)
+                self._forwards[config.precision] = forward, self._batch_size(forward)
+            self.forward, self.group_size = self._forwards[config.precision]
+
+    def _batch_size(self, forward: VideoForward) -> int:
+        shape = (self._model.config.num_frames, *self._preprocess.crop, 3)
+        levels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        return batch_size(lambda pixels: forward(self._values(pixels)), levels, self._device)
 
     def prepare(self, source: Source, deadline: Deadline) -> PreparedVideo:
         """Decode, pick, resize and crop; notes count what was decodable and what was not.
@@ -166,28 +201,34 @@ class VideoEncoder:
         return PreparedVideo(np.stack(picked.frames), notes)
 
     def encode(self, prepared: Sequence[PreparedVideo]) -> list[Encoded]:
-        """One forward a clip.
+        """One forward for `group_size` clips.
 
         Raises:
             MediaError: The model's output has no direction.
         """
         use_threads(self._config)
-        return [Encoded(self._embed(item.pixels), item.notes) for item in prepared]
+        vectors = run_batches(
+            [item.pixels for item in prepared],
+            lambda pixels: self.forward(self._values(pixels)),
+            device=self._device,
+            size=self.group_size,
+        )
+        return [
+            Encoded(unit_vector(vector, "video"), item.notes)
+            for vector, item in zip(vectors, prepared, strict=True)
+        ]
 
-    def _embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _values(self, pixels: Any) -> Any:
+        """Pixels, uint8 of shape (clips, frames, height, width, 3), as the model takes them."""
         import torch
 
         with torch.inference_mode():
-            levels = torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float()
+            levels = pixels.permute(0, 1, 4, 2, 3).float()
             mean, std = (
-                torch.tensor(values, device=self._device).view(3, 1, 1)
+                torch.tensor(values, device=pixels.device).view(3, 1, 1)
                 for values in (self._preprocess.mean, self._preprocess.std)
             )
-            values = (levels * self._preprocess.rescale - mean) / std
-            hidden = self._model(pixel_values=values.unsqueeze(0)).last_hidden_state
-            # VideoMAE has no class token: "first token" is the first tubelet's, and the contract.
-            pooled = hidden[:, 0] if self._config.pooling == "first_token" else hidden.mean(dim=1)
-        return unit_vector(pooled[0].cpu().numpy(), "video")
+            return (levels * self._preprocess.rescale - mean) / std
 
 
 def _three(values: Any) -> tuple[float, float, float]:

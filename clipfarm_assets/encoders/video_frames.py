@@ -1,35 +1,45 @@
 """Which frames of a clip are looked at, and getting them out of the file.
 
-The file is read twice. First its packets are listed without decoding, which counts the frames
-where headers lie or say nothing (edit lists, fragments, truncation, other containers). Then it is
-decoded in one pass from the start, and only the chosen frames are converted. If another number
+The file's packets are listed without decoding, which counts the frames where headers lie or say
+nothing (edit lists, fragments, truncation, other containers), and tells at which packets decoding
+can start and which frames no other needs. So only the way to each chosen frame is decoded: from
+the last keyframe before it, without the frames that nothing refers to.
+
+Where packets don't tell enough, or anything at all is odd on the way (an error, a frame missing),
+the file is decoded once from its start, and only the chosen frames are converted. If another number
 was decodable than listed, the file is damaged: what decodes is what counts, the frames are chosen
 again among those, and a second pass fetches them.
+
+Both ways give the same bytes of every undamaged clip. In a damaged one, whatever the decoder
+reports of the packets on the way has the clip decoded from its start; damage elsewhere goes unseen,
+is not counted, and the choice stays that of the frames listed. What a decoder conceals without a
+word is nobody's to see: then a frame is what its way decodes to, the same every time.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any, Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
 from clipfarm_assets.encoders.base import Deadline, MediaError
 from clipfarm_assets.encoders.config import Rotation
 from clipfarm_assets.encoders.guard import media_errors
-
-MAX_SIDE: Final = 8192
-"""Pixels. A longer side is taken for an attack on memory, not for a clip."""
-
-# Demuxers of media files. Without the list a playlist (ffconcat, HLS) or a session description in
-# disguise makes the library open the files and addresses it names.
-_OPEN_OPTIONS: Final = {
-    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,flv",
-    "protocol_whitelist": "data",
-}
+from clipfarm_assets.encoders.video_bitstream import Unplannable
+from clipfarm_assets.encoders.video_decoding import (
+    Converter,
+    Decoded,
+    decode_from_start,
+    decode_intervals,
+)
+from clipfarm_assets.encoders.video_file import open_video
+from clipfarm_assets.encoders.video_packets import (
+    Listing,
+    list_packets,
+    plan_intervals,
+    presentation_order,
+)
 
 _T = TypeVar("_T")
 
@@ -40,15 +50,20 @@ class PickedFrames(Generic[_T]):
 
     Attributes:
         frames: One value a chosen frame; a frame chosen twice is there twice.
-        decoded_frames: Frames that could be decoded; with `listed` false, as far as was looked.
-        decode_errors: Packets that could not be decoded.
+        decoded_frames: Frames that the clip has: those listed, or, where it was decoded from the
+            start, those that could be decoded; with `listed` false, as far as was looked.
+        decode_errors: Packets that could not be decoded, of those that were tried.
         listed: Whether the frames could be counted before decoding.
+        packets_decoded: What the choice cost: packets given to the decoder, over all passes.
+        from_start_because: Why the clip was decoded from its start; empty if it was not.
     """
 
     frames: list[_T]
     decoded_frames: int
     decode_errors: int
     listed: bool
+    packets_decoded: int
+    from_start_because: str
 
 
 def choose_frames(available: int, wanted: int) -> NDArray[np.int64]:
@@ -87,27 +102,17 @@ def pick_frames(
     Raises:
         MediaError: No frame can be had from these bytes within the deadline.
     """
+    plan = _Plan(wanted, taken)
+    convert = Converter(transform, rotation)
     with media_errors("decode the video"):
-        listed = _count_frames(raw, deadline)
-        plan = _Plan(wanted, taken)
-        if listed is None:
-            decoded = _decode(raw, range(wanted), transform, deadline, rotation, stop=wanted)
-        else:
-            decoded = _decode(raw, plan.indices(listed), transform, deadline, rotation)
-        if decoded.count == 0:
-            msg = (
-                "cannot decode the video: none of its frames is decodable "
-                f"({decoded.errors} damaged packets); replace the file"
-            )
-            raise MediaError(msg)
-        if listed is not None and decoded.count != listed:
-            decoded = _decode(raw, plan.indices(decoded.count), transform, deadline, rotation)
-    return PickedFrames(
-        [decoded.frames[index] for index in plan.indices(decoded.count)],
-        decoded.count,
-        decoded.errors,
-        listed is not None,
-    )
+        with open_video(raw, strict=True) as (container, video):
+            listing = list_packets(len(raw), container, video, deadline)
+            try:
+                return _pick_planned(video, listing, plan, convert, deadline)
+            except Unplannable as reason:
+                why, count = str(reason), listing.count
+                del listing  # its packets are as large as the file
+        return _pick_from_start(raw, count, plan, convert, deadline, why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,137 +126,50 @@ class _Plan:
         return [int(index) for index in sampled[thinned]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Decoded(Generic[_T]):
-    frames: Mapping[int, _T]
-    count: int
-    errors: int
+def _pick_planned(
+    video: object, listing: Listing, plan: _Plan, convert: Converter[_T], deadline: Deadline
+) -> PickedFrames[_T]:
+    order = presentation_order(listing.samples)
+    if listing.unplannable or not order:
+        raise Unplannable(listing.unplannable or "it lists no frames")
+    chosen = [order[index] for index in plan.indices(len(order))]
+    targets = frozenset(chosen)
+    intervals = plan_intervals(listing.samples, targets)
+    kept, packets = decode_intervals(video, intervals, targets, convert, deadline)
+    return PickedFrames([kept[pts] for pts in chosen], len(order), 0, True, packets, "")
 
 
-@contextmanager
-def _open_video(raw: bytes) -> Iterator[tuple[Any, Any]]:
-    """The container and its first video stream, all other streams discarded."""
-    if not raw:
-        msg = "cannot decode the video: the object is empty (0 bytes); upload the file again"
-        raise MediaError(msg)
-    try:
-        opened = av.open(BytesIO(raw), options=dict(_OPEN_OPTIONS))
-    except av.FFmpegError as error:
-        msg = (
-            "cannot decode the video: not a complete file of an allowed container (mp4, mov, mkv, "
-            f"webm, avi, ts, flv): {error.strerror}"
-        )
-        raise MediaError(msg) from error
-    with opened as container:
-        # A cover picture is a video stream to the library, but not a video.
-        streams = [
-            stream
-            for stream in container.streams.video
-            if not stream.disposition & av.stream.Disposition.attached_pic
-        ]
-        if not streams:
-            kinds = sorted({stream.type for stream in container.streams}) or ["no streams"]
-            msg = f"cannot decode the video: no video stream in it, found {', '.join(kinds)}"
-            raise MediaError(msg)
-        video = streams[0]
-        for stream in container.streams:
-            if stream.index != video.index:
-                stream.discard = av.stream.Discard.all
-        _check_size(video.codec_context.width, video.codec_context.height)
-        # The decoder's own limit: a size may also change in mid-stream.
-        video.codec_context.options = {"max_pixels": str(MAX_SIDE * MAX_SIDE)}
-        # One thread a clip: what a damaged stream yields must not depend on timing.
-        video.codec_context.thread_count = 1
-        yield container, video
-
-
-def _check_size(width: int, height: int) -> None:
-    if max(width, height) > MAX_SIDE:
-        msg = (
-            f"cannot decode the video: its frames are {width}x{height} pixels, "
-            f"the limit is {MAX_SIDE} a side"
-        )
-        raise MediaError(msg)
-
-
-def _count_frames(raw: bytes, deadline: Deadline) -> int | None:
-    """Frames that decoding should yield, by the packets; None if packets lack timestamps."""
-    count = 0
-    with _open_video(raw) as (container, video):
-        try:
-            for packet in container.demux(video):
-                deadline.check("listing the video's packets")
-                if packet.size == 0:
-                    continue  # the flush packet at the end
-                if packet.pts is None:
-                    return None
-                # Discarded packets are decoded for others' sake and not shown (edit lists).
-                count += not packet.is_discard
-        except av.error.FFmpegError:
-            pass  # counted by the decoding pass, whose count decides
-    return count
-
-
-def _decode(
+def _pick_from_start(
     raw: bytes,
-    wanted: range | list[int],
-    transform: Callable[[NDArray[np.uint8]], _T],
+    listed: int | None,
+    plan: _Plan,
+    convert: Converter[_T],
     deadline: Deadline,
-    rotation: Rotation,
-    stop: int | None = None,
-) -> _Decoded[_T]:
-    """Decode from the start, keeping the frames at `wanted`; tolerates damaged packets."""
-    keep = frozenset(wanted)
-    frames: dict[int, _T] = {}
-    count = errors = 0
-    with _open_video(raw) as (container, video):
-        for decoded in _decoded_packets(container, video):
-            deadline.check("decoding the video")
-            if decoded is None:
-                errors += 1
-                continue
-            for frame in decoded:
-                if count in keep:
-                    _check_size(frame.width, frame.height)
-                    frames[count] = transform(_to_rgb(frame, rotation))
-                    deadline.check("decoding the video")
-                count += 1
-                if count == stop:
-                    return _Decoded(frames, count, errors)
-    return _Decoded(frames, count, errors)
+    why: str,
+) -> PickedFrames[_T]:
+    def decode(wanted: list[int], stop: int | None = None) -> Decoded[_T]:
+        with open_video(raw) as (container, video):
+            return decode_from_start(container, video, wanted, convert, deadline, stop)
 
-
-def _decoded_packets(container: Any, video: Any) -> Iterator[list[Any] | None]:
-    """The frames of each packet, None for a packet that cannot be read or decoded."""
-    packets = container.demux(video)
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.error.FFmpegError:
-            yield None
-            packet = None  # a file that cannot be read on ends here
-        if packet is None:
-            break
-        if packet.size == 0:
-            continue
-        try:
-            yield packet.decode()
-        except av.error.FFmpegError:
-            yield None
-    try:
-        yield video.codec_context.decode(None)  # what the decoder still holds back
-    except av.error.FFmpegError:
-        yield None
-
-
-def _to_rgb(frame: Any, rotation: Rotation) -> NDArray[np.uint8]:
-    rgb: NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
-    if rotation == "as_stored" or frame.rotation % 360 == 0:
-        return rgb
-    if frame.rotation % 90:
+    if listed is None:
+        decoded = decode(list(range(plan.wanted)), stop=plan.wanted)
+    else:
+        decoded = decode(plan.indices(listed))
+    if decoded.count == 0:
         msg = (
-            f"cannot turn the video upright: its display matrix asks for {frame.rotation} degrees, "
-            "expected a multiple of 90; use rotation=as_stored"
+            "cannot decode the video: none of its frames is decodable "
+            f"({decoded.errors} damaged packets); replace the file"
         )
         raise MediaError(msg)
-    return np.ascontiguousarray(np.rot90(rgb, k=frame.rotation // 90))
+    packets = decoded.packets
+    if listed is not None and decoded.count != listed:
+        decoded = decode(plan.indices(decoded.count))
+        packets += decoded.packets
+    return PickedFrames(
+        [decoded.frames[index] for index in plan.indices(decoded.count)],
+        decoded.count,
+        decoded.errors,
+        listed is not None,
+        packets,
+        why,
+    )

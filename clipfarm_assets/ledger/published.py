@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import Any
 
 from clipfarm_assets.ledger.ledger import Ledger
@@ -66,6 +67,9 @@ CREATE TABLE item_provenance (
 );
 """
 _MAX_RETRY_COUNT = 2**31 - 1  # PostgreSQL's integer
+_ITEM_VALUES = attrgetter(*_ITEM_COLUMNS)
+_TEXT_COLUMNS = tuple(_ITEM_COLUMNS)[:-1]
+_TO_JSON = json.JSONEncoder(sort_keys=True).encode
 
 
 def publish(ledger: Ledger, store: ObjectStore, key: str, stage: str) -> int:
@@ -109,7 +113,8 @@ class _Merge:
         remote = {} if current is None else sqlite_to_items(current, self.key)
         self.merged = dict(remote)
         for video_id, item in self.local.items():
-            self.merged[video_id] = newest(remote.get(video_id, item), item)
+            theirs = remote.get(video_id)
+            self.merged[video_id] = item if theirs is None else newest(theirs, item)
         self.changed = sum(remote.get(video_id) != item for video_id, item in self.merged.items())
         return items_to_sqlite(self.merged) if self.changed else None
 
@@ -163,7 +168,7 @@ def items_to_sqlite(items: Mapping[str, Item]) -> bytes:
         connection.executescript(f"BEGIN; {_CREATE}")
         connection.executemany(
             "INSERT INTO processed_items VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            ([getattr(item, name) for name in _ITEM_COLUMNS] for item in ordered),
+            map(_ITEM_VALUES, ordered),
         )
         connection.executemany(
             "INSERT INTO item_provenance VALUES (?, ?, ?, ?, ?, ?)",
@@ -174,7 +179,7 @@ def items_to_sqlite(items: Mapping[str, Item]) -> bytes:
                     item.processed_at,
                     item.version,
                     item.content_sha256,
-                    json.dumps(dict(item.details), sort_keys=True),
+                    _TO_JSON(dict(item.details)),
                 )
                 for item in ordered
                 if item.version is not None or item.content_sha256 is not None or item.details
@@ -206,11 +211,10 @@ def sqlite_to_items(data: bytes, key: str) -> dict[str, Item]:
 
 
 def _item(key: str, row: tuple[Value, ...]) -> Item:
-    names = tuple(_ITEM_COLUMNS)
-    row = tuple(_readable(v) if name == "error" else v for name, v in zip(names, row, strict=True))
-    texts = text_values(key, row[:-1], names)
+    *head, told, key_made, name_made, count = row
+    texts = text_values(key, (*head, _readable(told), key_made, name_made), _TEXT_COLUMNS)
     video_id, source_hash, processed_at, status, error, artifact_key, vector_id = texts
-    retry_count = 0 if row[-1] is None else row[-1]
+    retry_count = 0 if count is None else count
     if not isinstance(retry_count, int) or not 0 <= retry_count <= _MAX_RETRY_COUNT:
         msg = f"{key}: retry_count of the row {row[0]!r} is {retry_count!r:.60}, not a count"
         raise BadState(msg)
@@ -218,14 +222,7 @@ def _item(key: str, row: tuple[Value, ...]) -> Item:
         msg = f"{key}: the row {row[0]!r} lacks its video_id, source_hash, processed_at or status"
         raise BadState(msg)
     return Item(
-        video_id,
-        source_hash,
-        processed_at,
-        status,
-        error=error,
-        artifact_key=artifact_key,
-        vector_id=vector_id,
-        retry_count=retry_count,
+        video_id, source_hash, processed_at, status, error, artifact_key, vector_id, retry_count
     )
 
 

@@ -143,6 +143,12 @@ def newest(first: Item, second: Item) -> Item:
     Order by `processed_at` as a time, one that cannot be parsed being oldest. On a tie the order
     of the remaining fields decides, so that everyone who merges comes to the same result.
     """
+    one, other = microseconds(first.processed_at), microseconds(second.processed_at)
+    if one != other:
+        return first if one > other else second
+    # The text tells 1 from 1.0 and true, which Python calls equal and the rank does not.
+    if first == second and str(first.details) == str(second.details):
+        return first
     return max(first, second, key=_rank)
 
 

@@ -16,7 +16,7 @@ _CELL = 80
 
 
 def stage_metadata(report: StageReport, standing: Mapping[str, int]) -> Metadata:
-    """Counts by status with sample ids, why items were in the delta, throughput.
+    """Counts by status with sample ids, why items were in the delta, throughput and its limits.
 
     Args:
         report: What the run did.
@@ -40,6 +40,11 @@ def stage_metadata(report: StageReport, standing: Mapping[str, int]) -> Metadata
     }
     if report.version:
         metadata["version"] = report.version
+    if report.equivalence:
+        metadata["precision"] = report.equivalence
+    if report.roofline:
+        metadata["roofline"] = records(report.roofline.records())
+        metadata["bound_by"] = report.roofline.sentence()
     if samples:
         metadata["samples"] = records(samples)
     return metadata

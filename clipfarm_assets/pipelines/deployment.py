@@ -6,12 +6,16 @@ from dataclasses import dataclass
 
 from clipfarm_assets.contracts.text_gate import TextState
 from clipfarm_assets.encoders.models_lock import ModelsLock
+from clipfarm_assets.encoders.verdicts import Verdicts
 from clipfarm_assets.ledger import published
 from clipfarm_assets.ledger.ledger import Ledger
 from clipfarm_assets.ledger.sqlite_file import BadState
 from clipfarm_assets.ledger.text_state import read_text_state
+from clipfarm_assets.pipelines.flow import batched
 from clipfarm_assets.storage.layout import Layout
 from clipfarm_assets.storage.objects import ObjectStore
+
+_ROWS_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,16 @@ class Deployment:
 
     def standing(self, stage: str, video_ids: Sequence[str]) -> dict[str, int]:
         """How clips stand in a stage: number by status; ``(none)`` for those it doesn't know."""
-        rows = self.ledger.rows(stage, video_ids)
-        found = Counter(rows[i].status if i in rows else "(none)" for i in video_ids)
+        found: Counter[str] = Counter()
+        for some in batched(video_ids, _ROWS_AT_ONCE):
+            rows = self.ledger.rows(stage, some)
+            found.update(rows[i].status if i in rows else "(none)" for i in some)
         return dict(sorted(found.items()))
 
     def models_lock(self) -> ModelsLock:
         """The record of which models this deployment's vectors were made with."""
-        return ModelsLock(self.store, self.layout.models_lock())
+        verdicts = Verdicts(self.store, self.layout.equivalence())
+        return ModelsLock(self.store, self.layout.models_lock(), verdicts)
 
     def restore(self, stage: str) -> int:
         """Take newer rows of the stage's published state into the ledger; returns how many."""

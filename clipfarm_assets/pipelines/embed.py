@@ -1,98 +1,56 @@
-"""The embedding stage: delta -> fetch -> decode -> encode -> put npy -> ledger, a batch at a time.
+"""The embedding stage: delta -> fetch -> decode -> encode -> put npy -> ledger.
 
 Order of writes: the object first, then the ledger. A run killed anywhere leaves objects whose rows
-are not written yet; the next run makes the same bytes again for at most one batch.
+are not written yet, at most one batch; the next run makes the same bytes again for these. See
+`embed_flow` for how items move.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any
 
 import pyarrow as pa
 
 from clipfarm_assets.contracts import statuses
-from clipfarm_assets.contracts.checks import vector_problem
 from clipfarm_assets.contracts.schema_lock import UNVERSIONED, resolve
 from clipfarm_assets.contracts.statuses import Modality
-from clipfarm_assets.encoders.base import (
-    ContentMissing,
-    Deadline,
-    EmbeddingVersion,
-    Encoded,
-    Encoder,
-    MediaError,
-    ModelMismatch,
-    Source,
-)
+from clipfarm_assets.encoders.base import EmbeddingVersion, Encoder
 from clipfarm_assets.encoders.config import TEMPLATE_FIELDS
 from clipfarm_assets.ledger import rules
 from clipfarm_assets.ledger.schema import Item
 from clipfarm_assets.pipelines.adoption import Adoption
 from clipfarm_assets.pipelines.deployment import Deployment
+from clipfarm_assets.pipelines.embed_flow import Clip, EmbeddingFlow, EmbedOptions
 from clipfarm_assets.pipelines.encoder_on_demand import EncoderOnDemand
-from clipfarm_assets.pipelines.failure_streak import (
-    EncoderBroken,
-    FailureStreak,
-    Outcome,
-    UnusableVector,
-    sentence,
-)
-from clipfarm_assets.pipelines.flow import batched, ordered_map
+from clipfarm_assets.pipelines.failure_streak import EncoderBroken, FailureStreak, Outcome
+from clipfarm_assets.pipelines.flow import batched
 from clipfarm_assets.pipelines.progress import Progress, Say, silent
 from clipfarm_assets.pipelines.report import StageReport
-from clipfarm_assets.storage.npy import vector_to_npy
+from clipfarm_assets.pipelines.roofline import roofline
+from clipfarm_assets.pipelines.workers import CPU, Machine
 
 __all__ = ["EmbedOptions", "EmbeddingStage", "EncoderBroken"]
 
-
-@dataclass(frozen=True)
-class EmbedOptions:
-    """How a run works; none of these changes a vector.
-
-    Attributes:
-        batch_size: Items encoded, stored and committed together.
-        workers: Threads that fetch and decode ahead of the encoder.
-        item_deadline_seconds: Time after which one item's decoding is given up.
-        max_fail_retries: Failures of one source kept as `fail`; the next one is `fail_terminal`.
-        retry_terminal: Try items again that ended as `fail_terminal`.
-        verify_objects: Read every stored vector of the dates, and make those again that are gone
-            or are not the bytes that were recorded.
-    """
-
-    batch_size: int = 8
-    workers: int = 2
-    item_deadline_seconds: float = 120.0
-    max_fail_retries: int = statuses.DEFAULT_MAX_FAIL_RETRIES
-    retry_terminal: bool = False
-    verify_objects: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Clip:
-    """What the stage needs of an index row."""
-
-    video_id: str
-    source_hash: str
-    captured_at: str
-    metadata: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """A clip after fetching and decoding: prepared input, or what it waits for, or an error."""
-
-    clip: Clip
-    prepared: Any = None
-    waits: str = ""
-    error: Exception | None = None
+_ROWS_AT_ONCE = 1000
+"""Clips looked at together: as many ledger rows are in memory at a time."""
 
 
 @dataclass
 class EmbeddingStage:
-    """One modality's stage over one or more dates of a deployment."""
+    """One modality's stage over one or more dates of a deployment.
+
+    Attributes:
+        deployment: What it works on.
+        modality: What it embeds.
+        open_encoder: Loads the encoder; called at most once a run.
+        options: How it works.
+        say: Told how far it is.
+        known_version: The encoder's version if that is on record; loads nothing.
+        device: The kind of device the model runs on; asked once the encoder is open.
+        machine: What it may use.
+    """
 
     deployment: Deployment
     modality: Modality
@@ -100,6 +58,8 @@ class EmbeddingStage:
     options: EmbedOptions = field(default_factory=EmbedOptions)
     say: Say = silent
     known_version: Callable[[], EmbeddingVersion | None] = lambda: None
+    device: Callable[[], str] = lambda: CPU
+    machine: Machine = field(default_factory=Machine.here)
 
     @property
     def stage(self) -> str:
@@ -109,7 +69,8 @@ class EmbeddingStage:
     def run(self, by_date: Mapping[str, pa.Table]) -> dict[str, StageReport]:
         """Embed what changed on each date.
 
-        The state is restored before, and published after every date that changed something.
+        The state is restored before, and published after every date that changed something. Any
+        error that is not an item's ends the run; what was stored before it is on record then.
 
         Args:
             by_date: Date -> table of `clip_tables.CLIP_INDEX`.
@@ -119,11 +80,8 @@ class EmbeddingStage:
             EncoderBroken: The encoder fails on everything.
         """
         self.deployment.restore(self.stage)
-        adoption = Adoption(
-            self.deployment, self.modality, self.options.item_deadline_seconds, self.say
-        )
         encoder = EncoderOnDemand(
-            self.deployment, self.open_encoder, self.known_version, before_use=adoption
+            self.deployment, self.open_encoder, self.known_version, before_use=self._before_use
         )
         reports = {}
         for date, index in by_date.items():
@@ -134,65 +92,99 @@ class EmbeddingStage:
             self.deployment.publish(self.stage)  # what a run that was killed could not
         return reports
 
+    def _before_use(self, encoder: Encoder) -> None:
+        if encoder.equivalence is not None:
+            self.say(encoder.equivalence.sentence())
+        deadline = self.options.item_deadline_seconds
+        Adoption(self.deployment, self.modality, deadline, self.say)(encoder)
+
     def _run_date(self, date: str, index: pa.Table, encoder: EncoderOnDemand) -> StageReport:
-        clips = [
-            Clip(
-                row["video_id"],
-                row["source_hash"],
-                row["captured_at"],
-                {name: row[name] or "" for name in TEMPLATE_FIELDS},
-            )
-            for row in index.to_pylist()
-        ]
-        previous = self.deployment.ledger.rows(self.stage, [clip.video_id for clip in clips])
-        report = StageReport(self.stage, date, considered=len(clips))
-        delta = self._delta(clips, previous, encoder, report)
-        progress = Progress(f"{self.modality} {date}", len(delta), self.say)
-        if delta:
-            self._work(delta, previous, encoder, report, progress)
-            version = encoder.version_if_known
-            report.version = version.id if version else ""
+        report = StageReport(self.stage, date, considered=index.num_rows)
+        rows = self._delta(index, encoder, report)
+        if not rows:
+            return report
+        flow = EmbeddingFlow(
+            self.deployment,
+            self.modality,
+            encoder,
+            self.options,
+            self.machine,
+            self.device,
+            len(rows),
+        )
+        progress = Progress(
+            f"{self.modality} {date}", len(rows), self.say, stages=flow.meters.counts
+        )
+        opening = encoder.opening_seconds
+        self._work(flow, self._clips(index, rows), report, progress)
         report.seconds = progress.seconds
+        opening = encoder.opening_seconds - opening
+        report.roofline = roofline(
+            flow.meters.uses(), flow.plan, progress.done, report.seconds - opening
+        )
+        version, equivalence = encoder.version_if_known, encoder.equivalence_if_opened
+        report.version = version.id if version else ""
+        report.equivalence = equivalence.sentence() if equivalence else ""
         return report
 
+    def _clips(self, index: pa.Table, rows: Iterable[int]) -> Iterator[Clip]:
+        """Rows of the index, with how the clips stand, read a bounded number at a time."""
+        for numbers in batched(rows, _ROWS_AT_ONCE):
+            found = index.take(pa.array(numbers)).to_pylist()
+            ids = [row["video_id"] for row in found]
+            previous = self.deployment.ledger.rows(self.stage, ids)
+            for row in found:
+                yield Clip(
+                    row["video_id"],
+                    row["source_hash"],
+                    row["captured_at"],
+                    {name: row[name] or "" for name in TEMPLATE_FIELDS},
+                    previous.get(row["video_id"]),
+                )
+
     def _delta(
-        self,
-        clips: Sequence[Clip],
-        previous: Mapping[str, Item],
-        encoder: EncoderOnDemand,
-        report: StageReport,
-    ) -> list[Clip]:
-        """The clips with work left, counted by reason in `report`."""
+        self, index: pa.Table, encoder: EncoderOnDemand, report: StageReport
+    ) -> "array[int]":
+        """The rows with work left, counted by reason in `report`.
+
+        Their numbers alone are kept: a date may have very many.
+        """
         terminal = statuses.EMBEDDING_TERMINAL
         if self.options.retry_terminal:
             terminal = terminal - {statuses.FAIL_TERMINAL}
-        reasons: dict[str, str] = {}
-        settled: dict[str, Item] = {}
-        for clip in clips:
-            before = previous.get(clip.video_id)
-            if rules.is_outdated(before, clip.captured_at):
-                report.totals["outdated_index_rows"] += 1
-                continue
-            reason = rules.delta_reason(before, clip.source_hash, terminal)
-            if reason is not None:
-                reasons[clip.video_id] = reason
-            elif before is not None:
-                settled[clip.video_id] = before
-        if self.options.verify_objects:
-            reasons |= self._lost_objects(settled)
-        reasons |= self._other_versions(settled, encoder)
-        report.reasons.update(reasons.values())
-        return [clip for clip in clips if clip.video_id in reasons]
+        adopted = self.deployment.models_lock().adopted()
+        rows = array("q")
+        numbered = enumerate(self._clips(index, range(index.num_rows)))
+        for some in batched(numbered, _ROWS_AT_ONCE):
+            reasons: dict[str, str] = {}
+            settled: dict[str, Item] = {}
+            for _, clip in some:
+                if rules.is_outdated(clip.before, clip.captured_at):
+                    report.totals["outdated_index_rows"] += 1
+                    continue
+                reason = rules.delta_reason(clip.before, clip.source_hash, terminal)
+                if reason is not None:
+                    reasons[clip.video_id] = reason
+                elif clip.before is not None:
+                    settled[clip.video_id] = clip.before
+            if self.options.verify_objects:
+                reasons |= self._lost_objects(settled)
+            reasons |= self._other_versions(settled, adopted, encoder)
+            report.reasons.update(reasons.values())
+            rows.extend(number for number, clip in some if clip.video_id in reasons)
+        return rows
 
     def _other_versions(
-        self, settled: Mapping[str, Item], encoder: EncoderOnDemand
+        self,
+        settled: Mapping[str, Item],
+        adopted: Mapping[Modality, str],
+        encoder: EncoderOnDemand,
     ) -> dict[str, str]:
         """Which of the settled clips another encoder made.
 
         Vectors of an older deployment have no version. Until they are adopted they are no reason
         to do anything: the encoder that adopts them is then theirs, see `Adoption`.
         """
-        adopted = self.deployment.models_lock().adopted()
         versions = {
             video_id: resolve(item.version, self.modality, adopted)
             for video_id, item in settled.items()
@@ -220,146 +212,41 @@ class EmbeddingStage:
 
     def _work(
         self,
-        delta: Sequence[Clip],
-        previous: Mapping[str, Item],
-        encoder: EncoderOnDemand,
+        flow: EmbeddingFlow,
+        clips: Iterable[Clip],
         report: StageReport,
         progress: Progress,
     ) -> None:
         """Embed the clips and commit what becomes of them, a batch at a time."""
         streak = FailureStreak(self.modality)
-        ready = ordered_map(
-            lambda clip: self._prepare(clip, encoder),
-            delta,
-            workers=self.options.workers,
-            ahead=self.options.batch_size + self.options.workers,
-        )
+        pending: list[Outcome] = []
 
-        def commit(outcomes: Sequence[Outcome]) -> None:
+        def commit() -> None:
+            outcomes = pending.copy()
+            pending.clear()  # first: they are not tried again if the ledger is what fails
             self.deployment.ledger.commit(self.stage, [outcome.item for outcome in outcomes])
             for outcome in outcomes:
                 _count(outcome, report)
-            progress.step(len(outcomes))
+                if outcome.stored:
+                    flow.unsettled.settle(1)
+            if outcomes:
+                progress.step(len(outcomes))
 
-        # Closed here and now: what is raised below keeps this frame, and its threads, alive.
-        with closing(ready):
-            for batch in batched(ready, self.options.batch_size):
-                outcomes: list[Outcome] = []
-                try:
-                    for outcome in self._finish(batch, encoder, previous):
-                        outcomes += streak.admit(outcome)
-                except EncoderBroken:
-                    commit(outcomes)  # what was embedded until then stays embedded
-                    raise
-                commit(outcomes)
-        if held := streak.release():
-            commit(held)
-
-    def _prepare(self, clip: Clip, encoder: EncoderOnDemand) -> _Ready:
-        """Fetch and decode one clip, in a worker thread; the first object found opens the encoder.
-
-        A store that fails, or a model that cannot be loaded, is not the item's fault: such errors
-        pass through and stop the run.
-        """
-        key = self.deployment.layout.raw(self.modality, clip.video_id)
         try:
-            raw = self.deployment.store.get(key)
-        except FileNotFoundError:
-            return _Ready(clip, waits=f"{key} does not exist")
-        opened = encoder()
-        source = Source(clip.video_id, raw, clip.metadata)
-        try:
-            deadline = Deadline.after(self.options.item_deadline_seconds)
-            return _Ready(clip, prepared=opened.prepare(source, deadline))
-        except ContentMissing as missing:
-            return _Ready(clip, waits=str(missing))
-        except ModelMismatch:
+            # Closed here and now: what is raised below keeps this frame, and its threads, alive.
+            with closing(flow.outcomes(clips)) as outcomes:
+                for outcome in outcomes:
+                    if not outcome.stored:
+                        flow.unsettled.settle(1)
+                    pending += streak.admit(outcome)
+                    if len(pending) >= self.options.batch_size:
+                        commit()
+                    progress.tick()
+            pending += streak.release()
+        except Exception:
+            commit()  # what was embedded until then stays embedded
             raise
-        except Exception as error:  # noqa: BLE001 - one bad item is one bad item
-            return _Ready(clip, error=error)
-
-    def _finish(
-        self, batch: Sequence[_Ready], encoder: EncoderOnDemand, previous: Mapping[str, Item]
-    ) -> Iterator[Outcome]:
-        """Encode and store a batch; what became of its items, in order."""
-        prepared = [ready.prepared for ready in batch if not ready.waits and ready.error is None]
-        encoded = self._encode(prepared, encoder() if prepared else None)
-        for ready in batch:
-            before = previous.get(ready.clip.video_id)
-            if ready.waits:
-                yield Outcome(self._waiting(ready.clip, ready.waits, before))
-                continue
-            version = encoder().version
-            result = ready.error or next(encoded)
-            if isinstance(result, Encoded):
-                problem = vector_problem(result.vector, version.dim)
-                if problem is None:
-                    item = self._stored(ready.clip, result, version, before)
-                    yield Outcome(item, result.notes)
-                    continue
-                result = UnusableVector(f"embedding unusable: {problem}")
-            item = self._failed(ready.clip, result, version, before)
-            yield Outcome(item, unexpected=None if isinstance(result, MediaError) else result)
-
-    def _encode(
-        self, prepared: Sequence[Any], encoder: Encoder | None
-    ) -> Iterator[Encoded | Exception]:
-        """The model over a batch; if it raises, one at a time, so that only the culprit fails."""
-        if encoder is None:
-            return
-        try:
-            encoded = encoder.encode(prepared)
-        except Exception as error:  # noqa: BLE001 - found out one at a time
-            if len(prepared) == 1:
-                yield error
-                return
-            for one in prepared:
-                yield from self._encode([one], encoder)
-        else:
-            yield from (one for one, _ in zip(encoded, prepared, strict=True))
-
-    def _stored(
-        self, clip: Clip, encoded: Encoded, version: EmbeddingVersion, before: Item | None
-    ) -> Item:
-        key = self.deployment.layout.embedding(self.modality, clip.video_id)
-        data = vector_to_npy(encoded.vector)
-        self.deployment.store.put(key, data)
-        return rules.settle_success(
-            before,
-            clip.source_hash,
-            statuses.SUCCESS,
-            datetime.now(UTC),
-            video_id=clip.video_id,
-            artifact_key=key,
-            version=version.id,
-            content_sha256=hashlib.sha256(data).hexdigest(),
-            details={**encoded.notes, rules.CAPTURED_AT: clip.captured_at},
-        )
-
-    def _waiting(self, clip: Clip, reason: str, before: Item | None) -> Item:
-        return rules.settle_waiting(
-            before,
-            clip.source_hash,
-            statuses.MISSING_RAW_OBJECT,
-            reason,
-            datetime.now(UTC),
-            video_id=clip.video_id,
-            details={rules.CAPTURED_AT: clip.captured_at},
-        )
-
-    def _failed(
-        self, clip: Clip, error: Exception, version: EmbeddingVersion, before: Item | None
-    ) -> Item:
-        return rules.settle_failure(
-            before,
-            clip.source_hash,
-            sentence(error),
-            self.options.max_fail_retries,
-            datetime.now(UTC),
-            video_id=clip.video_id,
-            version=version.id,
-            details={rules.CAPTURED_AT: clip.captured_at},
-        )
+        commit()
 
 
 def _count(outcome: Outcome, report: StageReport) -> None:

@@ -1,9 +1,10 @@
 """An encoder that is loaded when it is first needed, and checked before its first vector."""
 
+import time
 from collections.abc import Callable
 from threading import Lock
 
-from clipfarm_assets.encoders.base import EmbeddingVersion, Encoder, ModelMismatch
+from clipfarm_assets.encoders.base import EmbeddingVersion, Encoder, Equivalence, ModelMismatch
 from clipfarm_assets.pipelines.deployment import Deployment
 
 
@@ -11,7 +12,7 @@ class EncoderOnDemand:
     """Opens the encoder at its first use, once a run: a run with nothing to embed loads no model.
 
     Safe to call from several threads: the first one opens it, the others wait, and share the error
-    if it cannot be opened.
+    if it cannot be opened. `opening_seconds` is what opening took, the checks included.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class EncoderOnDemand:
         self._encoder: Encoder | None = None
         self._error: Exception | None = None
         self._version: EmbeddingVersion | None = None
+        self.opening_seconds = 0.0
 
     @property
     def version(self) -> EmbeddingVersion:
@@ -48,6 +50,11 @@ class EncoderOnDemand:
         """The version if anything asked for it or used the encoder so far; opens nothing."""
         return self._version or (self._encoder.version if self._encoder else None)
 
+    @property
+    def equivalence_if_opened(self) -> Equivalence | None:
+        """The encoder's, if it was opened so far and has one; opens nothing."""
+        return self._encoder.equivalence if self._encoder else None
+
     def __call__(self) -> Encoder:
         """The encoder; its version is recorded in the models lock before its first vector.
 
@@ -59,11 +66,14 @@ class EncoderOnDemand:
             if self._error is not None:
                 raise self._error
             if self._encoder is None:
+                began = time.perf_counter()
                 try:
                     self._encoder = self._opened()
                 except Exception as error:
                     self._error = error
                     raise
+                finally:
+                    self.opening_seconds += time.perf_counter() - began
             return self._encoder
 
     def _opened(self) -> Encoder:

@@ -34,6 +34,11 @@ class Outcome:
     notes: Mapping[str, int | float | str | bool] = field(default_factory=dict)
     unexpected: Exception | None = None
 
+    @property
+    def stored(self) -> bool:
+        """Whether an object was written for it."""
+        return self.item.artifact_key is not None
+
 
 class FailureStreak:
     """Holds unexpected failures back until it is known whose fault they are.

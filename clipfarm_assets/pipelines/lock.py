@@ -4,8 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from clipfarm_assets.contracts import statuses
+from clipfarm_assets.contracts import manifest_file, statuses
 from clipfarm_assets.contracts.fused_manifest import FusedManifest
+from clipfarm_assets.contracts.manifest_file import ManifestFooter
 from clipfarm_assets.contracts.schema_lock import (
     UNVERSIONED,
     Difference,
@@ -18,10 +19,10 @@ from clipfarm_assets.contracts.schema_lock import (
 )
 from clipfarm_assets.contracts.statuses import MODALITIES, Modality, Strategy
 from clipfarm_assets.ledger.schema import Item
+from clipfarm_assets.pipelines import manifest_store
 from clipfarm_assets.pipelines.deployment import Deployment
 from clipfarm_assets.storage.npy import npy_to_vector
 from clipfarm_assets.storage.objects import ObjectChanged, ObjectExists
-from clipfarm_assets.storage.tables import parquet_to_table, table_to_parquet
 
 
 class NothingEmbedded(RuntimeError):  # noqa: N818 - a state of the deployment
@@ -209,29 +210,18 @@ def _migrate(
 
     A run killed in between leaves the old lock in force, or the new lock beside the old manifest,
     whose own metadata says that it is of an older version: `manifest.load_manifest` refuses it, the
-    next update of the manifest starts from an empty one.
+    next update of the manifest starts from an empty one. Deltas go into the archive; readers under
+    the new lock pass over those that are left, and the next compaction removes them.
     """
     layout, store = deployment.layout, deployment.store
     strategy, manifest_key = lock.fusion_strategy, layout.fused_manifest(lock.fusion_strategy)
     lock_bytes, version = stored
     archives = [(layout.schema_lock_archive(strategy, lock.lock_version), lock_bytes)]
-    empty = FusedManifest.empty(lock.lock_version + 1)
-    try:
-        manifest = store.get(manifest_key)
-    except FileNotFoundError:
-        pass  # nothing was fused under the old lock
-    else:
-        # A manifest of another version means that a rival migration is further than this one:
-        # archiving it as the old one would lose the old one.
-        archived = FusedManifest.from_table(parquet_to_table(manifest), manifest_key)
-        if archived.lock_version != lock.lock_version:
-            msg = (
-                f"{manifest_key} was migrated by another run meanwhile: look at it, then run again"
-            )
-            raise ObjectChanged(msg)
+    manifest, shards, deltas = manifest_store.archive_bytes(deployment, strategy, lock.lock_version)
+    if manifest is not None:  # else nothing was fused under the old lock
         archives.append((layout.fused_manifest_archive(strategy, lock.lock_version), manifest))
-        # Its shards need not be looked at again to see that they are of the old lock.
-        empty = replace(empty, shards=archived.shards)
+    # The old shards need not be looked at again to see that they are of the old lock.
+    empty = replace(FusedManifest.empty(lock.lock_version + 1), shards=shards)
     for key, data in archives:
         store.put(key, data)
     opened = replace(found, lock_version=lock.lock_version + 1, updated_at=moment)
@@ -239,13 +229,16 @@ def _migrate(
 
     def emptied(data: bytes | None) -> bytes | None:
         # Another run may have fused and merged under the new lock already.
-        if data is not None:
-            current = FusedManifest.from_table(parquet_to_table(data), manifest_key)
-            if current.lock_version >= opened.lock_version:
-                return None
-        return table_to_parquet(empty.rows, empty.file_metadata())
+        if (
+            data is not None
+            and ManifestFooter.of(data, manifest_key).lock_version >= opened.lock_version
+        ):
+            return None
+        return manifest_file.to_bytes(empty)
 
     store.update(manifest_key, emptied)
+    for delta in deltas:
+        store.delete(delta)
     return LockOutcome(opened, "migrated", changes, tuple(key for key, _ in archives))
 
 

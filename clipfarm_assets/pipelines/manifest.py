@@ -1,31 +1,32 @@
-"""The two manifests: what every embedding is, and where every fused vector is."""
+"""The fused manifest: where every clip's fused vector is, read and brought up to date."""
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Final, Literal
 
 import polars as pl
 import pyarrow as pa
 
-from clipfarm_assets.contracts import checks, statuses
-from clipfarm_assets.contracts.clip_tables import EMBEDDING_MANIFEST, OLDER_DEPLOYMENT
+from clipfarm_assets.contracts import checks, manifest_file
 from clipfarm_assets.contracts.fused_manifest import FusedManifest
 from clipfarm_assets.contracts.fused_shard import FusedShard
-from clipfarm_assets.contracts.horizon_csv import parse_captured_at
-from clipfarm_assets.contracts.schema_lock import LockMismatch, SchemaLock, resolve
-from clipfarm_assets.contracts.statuses import MODALITIES, Strategy
-from clipfarm_assets.encoders.base import EmbeddingVersion
-from clipfarm_assets.ledger.schema import Item
+from clipfarm_assets.contracts.manifest_file import ManifestFooter
+from clipfarm_assets.contracts.schema_lock import LockMismatch, SchemaLock
+from clipfarm_assets.contracts.statuses import Strategy
+from clipfarm_assets.pipelines import manifest_store
 from clipfarm_assets.pipelines.deployment import Deployment
 from clipfarm_assets.pipelines.lock import load_lock
+from clipfarm_assets.pipelines.manifest_store import Survey
 from clipfarm_assets.pipelines.progress import Progress, Say, silent
 from clipfarm_assets.storage.npz import BadShard
-from clipfarm_assets.storage.objects import ObjectChanged
-from clipfarm_assets.storage.tables import parquet_to_table, table_to_parquet
 
-POINTERS_READ_BACK = 3
+POINTERS_READ_BACK: Final = 3
+# Twice as many are held: a shard of 2048 rows has 19 MB.
+_SHARDS_AT_ONCE: Final = 4
 
 
 class DanglingPointer(RuntimeError):  # noqa: N818
@@ -37,29 +38,86 @@ class NoFusedManifest(FileNotFoundError):  # noqa: N818
 
 
 @dataclass(frozen=True)
+class ManifestOptions:
+    """When new rows are merged into the base, and when they are published beside it.
+
+    Attributes:
+        compact: ``auto``: as the other attributes say. ``always``: at every update, for readers of
+            the base alone. ``never``: only where there is no base of the lock in force.
+        whole_rows: ``auto`` keeps a manifest of up to so many rows in one file.
+        delta_share: ``auto`` compacts when the deltas have more than this share of the base's rows.
+        max_deltas: ``auto`` compacts when there would be more deltas than this.
+    """
+
+    compact: Literal["auto", "always", "never"] = "auto"
+    whole_rows: int = 250_000
+    delta_share: float = 0.1
+    max_deltas: int = 32
+
+    def compacts(self, base_rows: int, delta_rows: int, deltas: int) -> bool:
+        """Whether to compact, given what there would be otherwise."""
+        if self.compact != "auto":
+            return self.compact == "always"
+        return (
+            base_rows + delta_rows <= self.whole_rows
+            or delta_rows > self.delta_share * base_rows
+            or deltas > self.max_deltas
+        )
+
+
+@dataclass(frozen=True)
 class ManifestUpdate:
     """What an update did.
 
     Attributes:
-        manifest: As it is now.
         new_shards: Keys merged by this run.
         undeclared: Shards that declare nothing and that no manifest describes; they are left alone.
         archived: Shards of earlier locks that were not known as such yet; they are left alone.
+        fresh: Rows of the new shards, of the manifest's columns: the latest of each
+            (video_id, source_hash) among themselves.
+        base_rows: Rows of the base as it is now.
+        delta_rows: Rows of the deltas beside it; some replace rows of the base or of each other.
+        deltas: How many deltas there are beside it now.
+        delta: Key of the delta that this run published; None if it published none.
         read_back: ``video_id -> fused_key[shard_idx]`` of the pointers that were read back.
         seconds: Wall time.
+        load: Reads the manifest as it is now, all rows of it.
     """
 
-    manifest: FusedManifest
     new_shards: tuple[str, ...]
     undeclared: tuple[str, ...]
     archived: tuple[str, ...]
+    fresh: pa.Table
+    base_rows: int
+    delta_rows: int
+    deltas: int
+    delta: str | None
     read_back: tuple[str, ...]
     seconds: float
+    load: Callable[[], FusedManifest] = field(repr=False, compare=False)
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of the manifest; None where only merging the deltas would tell."""
+        return None if self.deltas else self.base_rows
+
+    @cached_property
+    def manifest(self) -> FusedManifest:
+        """The manifest: read when it is first asked for."""
+        return self.load()
 
 
 @dataclass(frozen=True)
 class StoredManifest:
-    """A manifest, its object's sha256 in hex, and the lock it was verified against."""
+    """A manifest, what it was read from, and the lock it was verified against.
+
+    Attributes:
+        manifest: Base and deltas, merged.
+        sha256: In hex, of the base object; with deltas, of the lines of the base's sha256 and, in
+            order, those of the deltas. So equal hashes are equal rows, though not the reverse:
+            compacting changes the hash and no row.
+        lock: In force.
+    """
 
     manifest: FusedManifest
     sha256: str
@@ -74,65 +132,153 @@ def load_manifest(deployment: Deployment, strategy: Strategy) -> FusedManifest:
 def load_stored_manifest(deployment: Deployment, strategy: Strategy) -> StoredManifest:
     """The manifest as stored, with what it was verified against.
 
+    It has every row whose update had ended when the reading began. Deltas of an earlier lock are
+    no part of it.
+
     Raises:
         NoFusedManifest: There is none; says how to make one.
         NoLock: There is no lock; likewise.
-        BadManifest: The object is none.
+        BadManifest: An object is none.
         LockMismatch: It is of another lock version: a migration was interrupted.
     """
     lock = load_lock(deployment, strategy)
+    deltas = {
+        name: delta
+        for name, delta in manifest_store.read_deltas(deployment, strategy).items()
+        if delta.lock_version >= lock.lock_version
+    }
     key = deployment.layout.fused_manifest(strategy)
     try:
         data = deployment.store.get(key)
     except FileNotFoundError:
         msg = f"{key} does not exist: materialise clips/fused_manifest for {strategy!r} first"
         raise NoFusedManifest(msg) from None
-    manifest = _parsed(data, key)
-    if manifest.lock_version != lock.lock_version:
-        msg = (
-            f"{key} is of lock version {manifest.lock_version} but version {lock.lock_version} is "
-            f"in force, so a migration was interrupted: materialise clips/fused_manifest for "
-            f"{strategy!r}, which goes on with the new version"
-        )
-        raise LockMismatch(msg)
-    return StoredManifest(manifest, hashlib.sha256(data).hexdigest(), lock)
+    base = ManifestFooter.of(data, key)
+    versions = {name: delta.lock_version for name, delta in deltas.items()}
+    for name, version in {key: base.lock_version, **versions}.items():
+        if version != lock.lock_version:
+            msg = (
+                f"{name} is of lock version {version} but version {lock.lock_version} is in "
+                "force, so a migration was interrupted: materialise clips/fused_manifest for "
+                f"{strategy!r}, which goes on with the new version"
+            )
+            raise LockMismatch(msg)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if deltas:
+        hashes = [sha256, *(PurePosixPath(name).stem for name in deltas)]
+        sha256 = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    return StoredManifest(manifest_file.merged(data, key, list(deltas.values())), sha256, lock)
 
 
 def update_manifest(
-    deployment: Deployment, strategy: Strategy, say: Say = silent
+    deployment: Deployment,
+    strategy: Strategy,
+    say: Say = silent,
+    options: ManifestOptions | None = None,
 ) -> ManifestUpdate:
     """Merge the shards that the manifest doesn't know yet, and read three pointers back.
 
-    The manifest is a function of what the shards declare (and of an older deployment's manifest),
-    swapped in whole: readers see the old one or the new one, and two updates at once lose nothing.
+    The manifest is a function of what the shards declare (and of an older deployment's manifest).
+    New rows are swapped in with all others, or published as a delta beside the base, which costs
+    the same however large that is: readers see all of them or none, and two updates at once lose
+    nothing.
 
     Raises:
         NoLock: The strategy has no schema lock.
         LockMismatch: A shard made under the lock in force contradicts it.
         ObjectChanged: The lock was migrated during the update.
         DanglingPointer: A pointer read back leads to another clip.
+        BadManifest, BadShard: An object isn't what it should be; names its key.
     """
     started = time.perf_counter()
+    options = options or ManifestOptions()
     lock = load_lock(deployment, strategy)
-    adopted = deployment.models_lock().adopted()
-    layout, store = deployment.layout, deployment.store
-    key = layout.fused_manifest(strategy)
-    on_store = sorted(
+    found = manifest_store.survey(deployment, strategy)
+    base = _in_force(found, lock, deployment.layout.fused_manifest(strategy))
+    new = _read_new(deployment, lock, found, say)
+    deltas, delta_rows = found.count(lock.lock_version), found.rows(lock.lock_version)
+    delta = None
+    if base is None or (
+        (new.merged.shards or found.deltas)
+        and options.compacts(
+            base.rows,
+            delta_rows + new.merged.rows.num_rows,
+            deltas + bool(new.merged.shards),
+        )
+    ):
+        base = manifest_store.compact(deployment, strategy, lock.lock_version, [new.merged])
+        deltas, delta_rows = 0, 0
+    elif new.merged.shards:
+        delta = _publish(deployment, lock, new.merged)
+        deltas, delta_rows = deltas + 1, delta_rows + new.merged.rows.num_rows
+
+    def load() -> FusedManifest:
+        return load_manifest(deployment, strategy)
+
+    shown = new.merged.rows
+    if not shown.num_rows and base.rows + delta_rows <= options.whole_rows:
+        shown = load().rows
+    return ManifestUpdate(
+        new_shards=new.declared,
+        undeclared=new.undeclared,
+        archived=new.archived,
+        fresh=new.merged.rows,
+        base_rows=base.rows,
+        delta_rows=delta_rows,
+        deltas=deltas,
+        delta=delta,
+        read_back=tuple(_read_back(deployment, shown)),
+        seconds=time.perf_counter() - started,
+        load=load,
+    )
+
+
+@dataclass(frozen=True)
+class _NewShards:
+    """Shards that no manifest names yet: rows and keys to merge, and what each key is."""
+
+    merged: FusedManifest
+    declared: tuple[str, ...]
+    undeclared: tuple[str, ...]
+    archived: tuple[str, ...]
+
+
+def _in_force(found: Survey, lock: SchemaLock, key: str) -> ManifestFooter | None:
+    """The base, if a delta may be put beside it: of this lock, and with its shards on record."""
+    for name, delta in found.deltas.items():
+        manifest_store.refuse_later(delta.lock_version, lock.lock_version, name)
+    base = found.base
+    if base is None:
+        return None
+    manifest_store.refuse_later(base.lock_version, lock.lock_version, key)
+    return base if base.lock_version == lock.lock_version and base.shards is not None else None
+
+
+def _read_new(deployment: Deployment, lock: SchemaLock, found: Survey, say: Say) -> _NewShards:
+    """Read and verify the shards that neither base nor deltas name."""
+    layout, store, strategy = deployment.layout, deployment.store, lock.fusion_strategy
+    known = set[str]().union(*(delta.shards or () for delta in found.deltas.values()))
+    if found.base:
+        key = layout.fused_manifest(strategy)
+        known |= (
+            manifest_file.shards_of_file(store.get(key), key)
+            if found.base.shards is None
+            else found.base.shards
+        )
+    unknown = [
         info.key
         for info in store.list(layout.shards_prefix(strategy))
-        if layout.shard_ref(info.key)
-    )
+        if info.key not in known and layout.shard_ref(info.key)
+    ]
+    adopted = deployment.models_lock().adopted()
     declared: dict[str, pa.Table] = {}
     undeclared: list[str] = []
     archived: list[str] = []
-    try:
-        old = _under(lock, _parsed(store.get(key), key), key)
-    except FileNotFoundError:
-        old = FusedManifest.empty(lock.lock_version)
-    unknown = [shard_key for shard_key in on_store if shard_key not in old.shards]
     progress = Progress(f"manifest {strategy}", len(unknown), say)
-    for shard_key in unknown:
-        shard = FusedShard.from_npz(store.get(shard_key), shard_key)
+    for shard_key, data in store.get_many(unknown, workers=_SHARDS_AT_ONCE):
+        if not isinstance(data, bytes):
+            raise data
+        shard = FusedShard.from_npz(data, shard_key)
         if shard.lock_version() < lock.lock_version:
             archived.append(shard_key)
         elif shard.lock_version() > lock.lock_version:
@@ -143,65 +289,35 @@ def update_manifest(
             shard.verify(lock, adopted)
             declared[shard_key] = shard.manifest_rows(shard_key)
         progress.step()
-
-    merged = old
-
-    def change(data: bytes | None) -> bytes | None:
-        nonlocal merged
-        stored = None if data is None else _parsed(data, key)
-        current = _under(lock, stored, key)
-        new = [shard_key for shard_key in declared if shard_key not in current.shards]
-        merged = current.merged([declared[shard_key] for shard_key in new], [*new, *archived])
-        if stored and stored.lock_version == lock.lock_version and stored.shards == merged.shards:
-            return None
-        return table_to_parquet(merged.rows, merged.file_metadata())
-
-    store.update(key, change)
-    return ManifestUpdate(
-        merged,
-        tuple(declared),
-        tuple(undeclared),
-        tuple(archived),
-        tuple(_read_back(deployment, merged, declared)),
-        time.perf_counter() - started,
-    )
+    empty = FusedManifest.empty(lock.lock_version)
+    merged = empty.merged(list(declared.values()), [*declared, *archived])
+    return _NewShards(merged, tuple(declared), tuple(undeclared), tuple(archived))
 
 
-def _parsed(data: bytes, key: str) -> FusedManifest:
-    return FusedManifest.from_table(parquet_to_table(data), key)
+def _publish(deployment: Deployment, lock: SchemaLock, new: FusedManifest) -> str:
+    key = manifest_store.put_delta(deployment, lock.fusion_strategy, new)
+    # A migration that ended before the delta was there has not seen it, and readers pass it over.
+    now = load_lock(deployment, lock.fusion_strategy)
+    manifest_store.refuse_later(now.lock_version, lock.lock_version, key)
+    return key
 
 
-def _under(lock: SchemaLock, stored: FusedManifest | None, key: str) -> FusedManifest:
-    """What there is under the lock: nothing yet where the stored manifest is of an earlier one."""
-    if stored is None:
-        return FusedManifest.empty(lock.lock_version)
-    if stored.lock_version > lock.lock_version:
-        msg = f"{key} was migrated to lock version {stored.lock_version} meanwhile: run again"
-        raise ObjectChanged(msg)
-    if stored.lock_version < lock.lock_version:
-        return replace(FusedManifest.empty(lock.lock_version), shards=stored.shards)
-    return stored
-
-
-def _read_back(
-    deployment: Deployment, manifest: FusedManifest, new: Mapping[str, pa.Table]
-) -> Iterator[str]:
-    """Follow the first, the middle and the last pointer of what is new, or else of everything."""
-    rows = pl.DataFrame(manifest.rows)
-    fresh = rows.filter(pl.col("fused_key").is_in(list(new)))
-    rows = fresh if len(fresh) else rows
-    if not len(rows):
+def _read_back(deployment: Deployment, shown: pa.Table) -> Iterator[str]:
+    """Follow the first, the middle and the last pointer of sorted rows."""
+    if not shown.num_rows:
         return
-    picked = rows[sorted({0, len(rows) // 2, len(rows) - 1})[:POINTERS_READ_BACK]]
-    shards = shards_of(deployment, picked["fused_key"].unique(maintain_order=True).to_list())
-    verdict = checks.pointers_resolve(picked, shards)
+    rows = pl.DataFrame(
+        shown.take(sorted({0, shown.num_rows // 2, shown.num_rows - 1})[:POINTERS_READ_BACK])
+    )
+    shards = shards_of(deployment, rows["fused_key"].unique(maintain_order=True).to_list())
+    verdict = checks.pointers_resolve(rows, shards)
     if not verdict.holds:
         msg = (
             f"pointers read back from the manifest lead elsewhere: {verdict.summary()}; restore "
             "the shards, or materialise clips/fused_shards with verify_objects: true"
         )
         raise DanglingPointer(msg)
-    for row in picked.iter_rows(named=True):
+    for row in rows.iter_rows(named=True):
         yield f"{row['video_id']} -> {row['fused_key']}[{row['shard_idx']}]"
 
 
@@ -215,51 +331,3 @@ def shards_of(deployment: Deployment, keys: list[str]) -> Iterator[tuple[str, Fu
             yield key, FusedShard.from_npz(data, key)
         except BadShard as error:
             yield key, str(error)
-
-
-def embedding_manifest(deployment: Deployment, index: pa.Table) -> pa.Table:
-    """One row a clip of the index and modality, with what the ledger knows of it.
-
-    Returns:
-        Table of `clip_tables.EMBEDDING_MANIFEST`, sorted by (video_id, modality). A clip without a
-        ledger row in a stage has no row here: the check `index_rows_have_status` names it.
-    """
-    models = deployment.models_lock()
-    adopted = models.adopted()
-    ids = index["video_id"].to_pylist()
-    captured = dict(zip(ids, index["captured_at"].to_pylist(), strict=True))
-    records = []
-    versions: dict[str, EmbeddingVersion | None] = {}
-    for modality in MODALITIES:
-        rows = deployment.ledger.rows(statuses.embedding_stage(modality), ids)
-        for video_id, item in rows.items():
-            version_id = resolve(item.version, modality, adopted)
-            if version_id not in versions:
-                versions[version_id] = models.version(version_id)
-            records.append(_record(item, modality, captured[video_id], versions[version_id]))
-    records.sort(key=lambda record: (record["video_id"], record["modality"]))
-    return pa.Table.from_pylist(records, schema=EMBEDDING_MANIFEST)
-
-
-def _record(
-    item: Item, modality: str, captured_at: str, version: EmbeddingVersion | None
-) -> dict[str, str | int | datetime | None]:
-    stored = item.status == statuses.SUCCESS
-    # No model has seen a clip that waits for its raw object.
-    seen = stored or item.version is not None
-    unknown = OLDER_DEPLOYMENT if seen else None
-    if not seen:
-        version = None
-    return {
-        "video_id": item.video_id,
-        "source_hash": item.source_hash,
-        "captured_at": captured_at,
-        "modality": modality,
-        "embedding_key": item.artifact_key if stored else None,
-        "embedding_dim": version.dim if stored and version else None,
-        "model_name": version.model_name if version else unknown,
-        "model_version": version.model_revision if version else unknown,
-        "preprocess_version": version.preprocess_version if version else unknown,
-        "status": item.status,
-        "processed_at": parse_captured_at(item.processed_at),
-    }

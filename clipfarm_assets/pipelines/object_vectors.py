@@ -2,7 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ from clipfarm_assets.pipelines.progress import Progress, Say
 from clipfarm_assets.storage.npy import BadVector, npy_to_vector
 
 BATCH: Final = 512
-"""Clips whose objects are fetched together."""
+"""Clips that the ledger is asked for together."""
 
 # Why a vector can't be had, as the counts name it.
 MISSING: Final = "missing"
@@ -80,37 +81,49 @@ def read_objects(
     present = rows["text_present"].to_numpy() == 1
     usable = np.ones(len(rows), dtype=np.bool_)
     progress = Progress(f"read {lock.fusion_strategy} vectors", len(rows), say)
-    for batch in batched(enumerate(rows.iter_rows(named=True)), BATCH):
-        ids = [row["video_id"] for _, row in batch]
-        wanted = {
-            modality: [row for _, row in batch if modality != "text" or row["text_present"] == 1]
-            for modality in MODALITIES
-        }
-        keys = [key for m in MODALITIES for row in wanted[m] if (key := row[f"{m}_emb_key"])]
-        objects = dict(deployment.store.get_many(keys))
-        for modality in MODALITIES:
-            items = deployment.ledger.rows(statuses.embedding_stage(modality), ids)
-            for position, row in batch:
-                if modality == "text" and row["text_present"] != 1:
-                    continue
-                item = items.get(row["video_id"])
-                problem = _standing(item, row, modality, lock, adopted, recorded[modality])
-                vector = problem or _vector(objects.get(row[f"{modality}_emb_key"]), item)
-                if isinstance(vector, str):
-                    counts[f"{modality}_{vector}"] += 1
+    # One stream of requests for all batches: it goes on while the ledger is asked.
+    with closing(deployment.store.get_many(_keys(rows))) as fetched:
+        for batch in batched(enumerate(rows.iter_rows(named=True)), BATCH):
+            ids = [row["video_id"] for _, row in batch]
+            for modality in MODALITIES:
+                items = deployment.ledger.rows(statuses.embedding_stage(modality), ids)
+                for position, row in batch:
+                    if not _is_wanted(row["text_present"], modality):
+                        continue
+                    data = next(fetched)[1] if row[f"{modality}_emb_key"] else None
+                    item = items.get(row["video_id"])
+                    problem = _standing(item, row, modality, lock, adopted, recorded[modality])
+                    vector = problem or _vector(data, item)
+                    if isinstance(vector, str):
+                        counts[f"{modality}_{vector}"] += 1
+                        if modality == "text":
+                            present[position] = False
+                        else:
+                            usable[position] = False
+                        continue
                     if modality == "text":
-                        present[position] = False
+                        counts["text_resized"] += len(vector) != lock.text_dim
+                        vector = vector[: lock.text_dim]
                     else:
-                        usable[position] = False
-                    continue
-                if modality == "text":
-                    counts["text_resized"] += len(vector) != lock.text_dim
-                    vector = vector[: lock.text_dim]
-                else:
-                    verify_dims(lock, modality, len(vector))
-                by_modality[modality][position, : len(vector)] = vector
-        progress.step(len(batch))
+                        verify_dims(lock, modality, len(vector))
+                    by_modality[modality][position, : len(vector)] = vector
+            progress.step(len(batch))
     return ObjectVectors(by_modality, present, usable)
+
+
+def _keys(rows: pl.DataFrame) -> Iterator[str]:
+    """The keys of the objects that are wanted, in the order in which batches use them."""
+    for batch in rows.iter_slices(BATCH):
+        texts = batch["text_present"].to_list()
+        for modality in MODALITIES:
+            keys = batch[f"{modality}_emb_key"].to_list()
+            for key, text_present in zip(keys, texts, strict=True):
+                if key and _is_wanted(text_present, modality):
+                    yield key
+
+
+def _is_wanted(text_present: int, modality: Modality) -> bool:
+    return modality != "text" or text_present == 1
 
 
 def _standing(

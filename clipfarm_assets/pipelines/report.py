@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
+from clipfarm_assets.pipelines.roofline import Roofline
+
 SAMPLE_IDS: Final = 5
 
 
@@ -21,6 +23,10 @@ class StageReport:
         totals: Sums of the notes of the items, e.g. ``tokens_cut``; and ``outdated_index_rows``,
             rows of an earlier capture than the one processed last, which were left alone.
         seconds: Wall time.
+        version: Id of the embedding version or lock it worked with.
+        roofline: How near it came to what the machine can do, if it was measured.
+        equivalence: Why the numeric precision in use is used, where another than the exact one
+            was asked for.
     """
 
     stage: str
@@ -32,6 +38,8 @@ class StageReport:
     totals: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     version: str = ""
+    roofline: Roofline | None = None
+    equivalence: str = ""
 
     @property
     def worked_on(self) -> int:

@@ -1,7 +1,6 @@
 """Shards in the store: the next free part number, and the ledger rows that a shard stands for."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -11,7 +10,7 @@ from clipfarm_assets.contracts.fused_shard import FusedShard
 from clipfarm_assets.contracts.schema_lock import SchemaLock
 from clipfarm_assets.contracts.statuses import Strategy
 from clipfarm_assets.ledger import rules
-from clipfarm_assets.ledger.schema import Item
+from clipfarm_assets.ledger.schema import Item, timestamp
 from clipfarm_assets.pipelines.deployment import Deployment
 from clipfarm_assets.pipelines.progress import Say
 from clipfarm_assets.storage.objects import ObjectExists
@@ -47,25 +46,38 @@ def put_shard(
 
 
 def ledger_rows(key: str, shard: FusedShard, lock: SchemaLock) -> Iterator[Item]:
-    """The ledger rows that a shard stored under `key` stands for."""
-    for row in shard.manifest_rows(key).to_pylist():
-        item = rules.settle_success(
-            None,
-            row["source_hash"],
-            row["fusion_status"],
-            datetime.now(UTC),
-            video_id=row["video_id"],
+    """The ledger rows that a shard stored under `key` stands for, as `rules.settle_success`.
+
+    Raises:
+        BadShard: The shard is one of an older deployment and declares nothing.
+    """
+    declared = shard.declaration(key)
+    moment = timestamp(datetime.now(UTC))
+    columns = (
+        shard.video_ids,
+        shard.captured_at,
+        declared.source_hash,
+        declared.fusion_status,
+        declared.retry_count_at_write,
+    )
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    for video_id, captured_at, source_hash, status, retry_count in rows:
+        yield Item(
+            video_id,
+            source_hash,
+            moment,
+            status,
             artifact_key=key,
-            vector_id=f"fused:{lock.fusion_strategy}:{row['video_id']}",
+            vector_id=f"fused:{lock.fusion_strategy}:{video_id}",
+            retry_count=retry_count,
             version=lock.id,
-            details={rules.CAPTURED_AT: row["captured_at"]},
+            details={rules.CAPTURED_AT: captured_at},
         )
-        yield replace(item, retry_count=row["retry_count_at_write"])
 
 
 def take_over_orphans(
     deployment: Deployment, lock: SchemaLock, date: str, index: pa.Table, say: Say
-) -> None:
+) -> dict[str, Item]:
     """Take over rows of shards whose run was killed before its ledger rows were written.
 
     Args:
@@ -74,6 +86,9 @@ def take_over_orphans(
         date: Whose shards.
         index: The date's clips, table of `clip_tables.CLIP_INDEX`: what is of no use to them stays.
         say: Told of every shard with such rows.
+
+    Returns:
+        The states of the date's clips now, by video_id.
     """
     layout, ledger, strategy = deployment.layout, deployment.ledger, lock.fusion_strategy
     stage = statuses.fusion_stage(strategy)
@@ -103,6 +118,7 @@ def take_over_orphans(
         known.update((item.video_id, item) for item in orphans)
         if orphans:
             say(f"{info.key}: took over {len(orphans)} rows of an interrupted run")
+    return known
 
 
 def _is_newer(key: str, known: Item | None, orphan: Item) -> bool:

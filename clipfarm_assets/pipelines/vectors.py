@@ -23,6 +23,11 @@ from clipfarm_assets.pipelines.deployment import Deployment
 from clipfarm_assets.pipelines.lock import archived_versions
 from clipfarm_assets.storage.npy import BadVector, npy_to_vector
 
+NO_EMBEDDING = "no embedding"
+
+# The fields of a ledger row that say whether its vector may be read.
+_RECORDED = ("source_hash", "status", "version", "content_sha256", "processed_at")
+
 
 @dataclass(slots=True)
 class Availability:
@@ -62,37 +67,60 @@ class ClipVectors:
     broken: list[str] = field(default_factory=list)
 
 
-def available(deployment: Deployment, index: pa.Table) -> dict[str, dict[Modality, Availability]]:
-    """What is known of every indexed clip's three vectors, by video_id.
+def available(
+    deployment: Deployment, by_date: Mapping[str, pa.Table]
+) -> dict[str, dict[str, dict[Modality, Availability]]]:
+    """What is known of every indexed clip's three vectors, by date and video_id.
 
     A vector of another source (the clip's url changed, the new one isn't embedded yet) doesn't
     count: the object still there belongs to what the clip used to be. Nor does one that the ledger
     doesn't know, unless nothing in the stage has a version, as in an older deployment whose state
     was lost: a run was killed between storing and recording it, and nobody knows its encoder.
+
+    Args:
+        deployment: Whose ledger.
+        by_date: Tables of `clip_tables.CLIP_INDEX`.
     """
-    ids = index["video_id"].to_pylist()
-    hashes = dict(zip(ids, index["source_hash"].to_pylist(), strict=True))
-    out: dict[str, dict[Modality, Availability]] = {video_id: {} for video_id in ids}
+    hashes: dict[str, dict[str, str]] = {
+        date: dict(zip(*(index[n].to_pylist() for n in ("video_id", "source_hash")), strict=True))
+        for date, index in by_date.items()
+    }
+    out: dict[str, dict[str, dict[Modality, Availability]]] = {
+        date: {video_id: {} for video_id in of_date} for date, of_date in hashes.items()
+    }
     for modality in MODALITIES:
         stage = statuses.embedding_stage(modality)
-        rows = deployment.ledger.rows(stage, ids)
         latest = deployment.ledger.latest(stage, statuses.SUCCESS)
         unrecorded = "not embedded yet" if latest and latest.version else ""
-        for video_id in ids:
-            key = deployment.layout.embedding(modality, video_id)
-            item = rows.get(video_id)
-            if item is None:
-                out[video_id][modality] = Availability(key, known=False, problem=unrecorded)
-                continue
-            problem = ""
-            if item.source_hash != hashes[video_id]:
-                problem = f"embedding is of another source ({item.source_hash})"
-            elif item.status != statuses.SUCCESS:
-                problem = f"embedding status {item.status}"
-            out[video_id][modality] = Availability(
-                key, True, item.version, problem, item.content_sha256, item.processed_at
-            )
+        for date, of_date in hashes.items():
+            rows = deployment.ledger.columns(stage, of_date, *_RECORDED)
+            for video_id, source_hash in of_date.items():
+                key = deployment.layout.embedding(modality, video_id)
+                row = rows.get(video_id)
+                out[date][video_id][modality] = (
+                    Availability(key, known=False, problem=unrecorded)
+                    if row is None
+                    else _recorded(key, source_hash, *row)
+                )
     return out
+
+
+def _recorded(
+    key: str,
+    source_hash: str,
+    embedded: str,
+    status: str,
+    version: str | None,
+    content_sha256: str | None,
+    processed_at: str,
+) -> Availability:
+    """What the ledger row of `_RECORDED` says of the vector of a clip with that source."""
+    problem = ""
+    if embedded != source_hash:
+        problem = f"embedding is of another source ({embedded})"
+    elif status != statuses.SUCCESS:
+        problem = f"embedding status {status}"
+    return Availability(key, True, version, problem, content_sha256, processed_at)
 
 
 def parse(
@@ -113,7 +141,7 @@ def parse(
             found.missing[modality] = vector.problem
             continue
         if not isinstance(data, bytes):
-            found.missing[modality] = "no embedding"
+            found.missing[modality] = NO_EMBEDDING
             continue
         try:
             values = npy_to_vector(data)
@@ -150,13 +178,17 @@ def version_gate(
         LockMismatch: A vector is of a version that the lock doesn't name, and not merely outdated.
     """
     adopted = deployment.models_lock().adopted()
+    locked_by = {m: resolve(lock.embedding_versions[m], m, adopted) for m in MODALITIES}
+    found_by: dict[tuple[Modality, str | None], str] = {}  # few versions, many vectors
     outdated: dict[Modality, set[str]] | None = None
     for by_modality in availabilities:
         for modality, vector in by_modality.items():
             if vector.problem or not vector.known:
                 continue
-            found = resolve(vector.version, modality, adopted)
-            locked = resolve(lock.embedding_versions[modality], modality, adopted)
+            named = (modality, vector.version)
+            if named not in found_by:
+                found_by[named] = resolve(vector.version, modality, adopted)
+            found, locked = found_by[named], locked_by[modality]
             if found == locked:
                 continue
             if outdated is None:

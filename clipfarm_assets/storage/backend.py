@@ -1,9 +1,11 @@
 """What a folder and S3 have in common below `ObjectStore`."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
+
+from clipfarm_assets.storage.bulk import Lanes
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -19,6 +21,9 @@ class Backend(Protocol):
 
     def get(self, key: str) -> bytes:
         """The object's bytes."""
+
+    def get_tail(self, key: str, length: int) -> bytes:
+        """The object's last `length` bytes; all of them if there are fewer."""
 
     def get_versioned(self, key: str) -> tuple[bytes, str]:
         """The object's bytes and the version they are."""
@@ -43,6 +48,18 @@ class Backend(Protocol):
 
     def delete(self, key: str) -> None:
         """Remove the object if it is there."""
+
+    def read_lanes(self, workers: int | None) -> Lanes:
+        """How to read many objects; by the backend's own measure if `workers` is None."""
+
+    def write_lanes(self, workers: int | None) -> Lanes:
+        """How to write many objects; by the backend's own measure if `workers` is None."""
+
+    def reader(self) -> Callable[[str], bytes]:
+        """`get` for many keys in a row, from several threads; may remember what it has checked."""
+
+    def writer(self) -> Callable[[str, bytes], None]:
+        """`put` for many keys in a row, from several threads; may remember what it has checked."""
 
 
 class ForkGuard:

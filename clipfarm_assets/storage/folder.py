@@ -1,17 +1,20 @@
 """A folder as an object store."""
 
+import errno
 import hashlib
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import obstore
 from filelock import FileLock, Timeout
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError
 from obstore.store import LocalStore
 
 from clipfarm_assets.storage.backend import ObjectInfo
+from clipfarm_assets.storage.bulk import Lanes
 from clipfarm_assets.storage.errors import (
     ObjectChanged,
     ObjectExists,
@@ -22,6 +25,14 @@ from clipfarm_assets.storage.keys import LOCKS
 
 _LOCK_SECONDS = 60.0
 _LOCK_POLL_SECONDS = 0.005
+
+# A file in the page cache is read in less time than a thread takes to wake up, so each gets several
+# at a time; a few threads are for disks and file servers that are slower than that. Writers would
+# wait for each other at the lock of their directory: two threads were seen to take twice the
+# processor time of one and no less wall time. Workers given by the caller are for file servers.
+_WORKERS = 32
+_MOST_THREADS = 4
+_PART_BYTES = 1 << 30
 
 
 class FolderBackend:
@@ -39,14 +50,11 @@ class FolderBackend:
 
     def get(self, key: str) -> bytes:
         """See `Backend`."""
-        path = self._confined(key)
-        try:
-            return bytes(obstore.get(self._store, key).bytes())
-        except BaseError as error:
-            # A key below another object ("a.npy/b") is absent on S3 and "not a directory" here.
-            if not os.path.lexists(path):
-                raise FileNotFoundError(key) from error
-            raise
+        return _read(self._confined(key))
+
+    def get_tail(self, key: str, length: int) -> bytes:
+        """See `Backend`."""
+        return _read(self._confined(key), last=length)
 
     def get_versioned(self, key: str) -> tuple[bytes, str]:
         """See `Backend`."""
@@ -130,6 +138,47 @@ class FolderBackend:
         with suppress(FileNotFoundError):
             obstore.delete(self._store, key)
 
+    def read_lanes(self, workers: int | None) -> Lanes:
+        """See `Backend`."""
+        return Lanes.of(_WORKERS if workers is None else workers, _MOST_THREADS)
+
+    def write_lanes(self, workers: int | None) -> Lanes:
+        """See `Backend`."""
+        return Lanes.of(_WORKERS, 1) if workers is None else self.read_lanes(workers)
+
+    def reader(self) -> Callable[[str], bytes]:
+        """See `Backend`. Each folder is checked once, each file for being a link itself."""
+        confined: set[str] = set()
+
+        def read(key: str) -> bytes:
+            self._confine_parent(key, confined)
+            try:
+                return _read(f"{self._root}/{key}", os.O_NOFOLLOW)
+            except OSError as error:
+                if error.errno != errno.ELOOP:
+                    raise
+                return self.get(key)
+
+        return read
+
+    def writer(self) -> Callable[[str, bytes], None]:
+        """See `Backend`. Each folder is checked once, each file for being a link itself."""
+        confined: set[str] = set()
+
+        def write(key: str, data: bytes) -> None:
+            self._confine_parent(key, confined)
+            if os.path.islink(f"{self._root}/{key}"):  # noqa: PTH114 - hot path
+                self._confined(key)
+            obstore.put(self._store, key, data, use_multipart=False)
+
+        return write
+
+    def _confine_parent(self, key: str, confined: set[str]) -> None:
+        parent = key.rpartition("/")[0]
+        if parent not in confined:
+            self._confined(parent)
+            confined.add(parent)
+
     def _confined(self, key: str) -> str:
         """The path of `key`, unless a link leads out of the root."""
         path = os.path.join(self._root, key) if key else self._root  # noqa: PTH118 - hot path
@@ -141,3 +190,31 @@ class FolderBackend:
             )
             raise OutsideStore(msg)
         return path
+
+
+def _read(path: str, flags: int = 0, last: int | None = None) -> bytes:
+    """The bytes of a regular file, or its `last` ones. What is none holds no object, as on S3.
+
+    Raises:
+        FileNotFoundError: No such file, or something else than a file is there.
+        OSError: It can't be read.
+    """
+    try:
+        # Not blocking: opening a pipe would wait for someone to write into it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
+    except NotADirectoryError as error:
+        raise FileNotFoundError(path) from error
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(path)
+        size = found.st_size
+        if last is not None and last < size:
+            size = last
+            os.lseek(descriptor, -size, os.SEEK_END)
+        data = os.read(descriptor, size)
+        if len(data) < size:  # one read gives 2 GiB at most
+            data = b"".join((data, *iter(lambda: os.read(descriptor, _PART_BYTES), b"")))
+    finally:
+        os.close(descriptor)
+    return data

@@ -105,6 +105,10 @@ class Layout:
         """``clipfarm/state/models_lock.json``."""
         return f"{self.prefix}/state/models_lock.json"
 
+    def equivalence(self) -> str:
+        """``clipfarm/state/equivalence.json``: where a faster precision is equivalent."""
+        return f"{self.prefix}/state/equivalence.json"
+
     def schema_lock(self, strategy: Strategy) -> str:
         """``clipfarm/fused/<strategy>/schema.json``."""
         return f"{self._fused(strategy)}/schema.json"
@@ -120,6 +124,23 @@ class Layout:
     def fused_manifest_archive(self, strategy: Strategy, version: int) -> str:
         """``clipfarm/fused/<strategy>/fused_manifest.v<n>.parquet``."""
         return f"{self._fused(strategy)}/fused_manifest.v{_version(version)}.parquet"
+
+    def manifest_deltas_prefix(self, strategy: Strategy) -> str:
+        """``clipfarm/fused/<strategy>/manifest_deltas/``, with the trailing slash."""
+        return f"{self._fused(strategy)}/manifest_deltas/"
+
+    def manifest_delta(self, strategy: Strategy, sha256: str) -> str:
+        """``clipfarm/fused/<strategy>/manifest_deltas/<sha256>.parquet``: immutable."""
+        if not _SHA256.fullmatch(sha256):
+            msg = f"bad delta hash {sha256[:100]!r}: expected a sha256 in hex"
+            raise ValueError(msg)
+        return f"{self.manifest_deltas_prefix(strategy)}{sha256}.parquet"
+
+    def manifest_delta_sha256(self, strategy: Strategy, key: str) -> str | None:
+        """The hash that `manifest_delta` made `key` of; None if it never makes that key."""
+        name = key.removeprefix(self.manifest_deltas_prefix(strategy)).removesuffix(".parquet")
+        made = _SHA256.fullmatch(name) and self.manifest_delta(strategy, name) == key
+        return name if made else None
 
     def shards_prefix(self, strategy: Strategy, date: str | None = None) -> str:
         """``clipfarm/fused/<strategy>/shards/[date=<date>/]``, with the trailing slash."""

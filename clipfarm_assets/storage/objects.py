@@ -4,13 +4,13 @@ import random
 import threading
 import time
 import uuid
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterable, Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from clipfarm_assets.storage.backend import Backend, ForkGuard, ObjectInfo
+from clipfarm_assets.storage.bulk import in_order
 from clipfarm_assets.storage.errors import (
     ObjectChanged,
     ObjectExists,
@@ -95,6 +95,17 @@ class ObjectStore:
             # Without the library's own text: it says no more, in a page of it.
             raise self._not_found(key) from None
 
+    def get_tail(self, key: str, length: int) -> bytes:
+        """The last `length` bytes of `key`, all of them if there are fewer: a file's footer."""
+        if length < 1:
+            msg = f"the tail of an object has 1 byte or more, not {length}"
+            raise ValueError(msg)
+        try:
+            return self._backend().get_tail(check_key(key), length)
+        except FileNotFoundError:
+            # Without the library's own text: it says no more, in a page of it.
+            raise self._not_found(key) from None
+
     def get_versioned(self, key: str) -> tuple[bytes, str]:
         """The bytes of `key` and their version, to be given to `swap`."""
         try:
@@ -112,11 +123,14 @@ class ObjectStore:
             raise self._not_found(key) from None
 
     def get_many(
-        self, keys: Iterable[str], workers: int = 32
-    ) -> Iterator[tuple[str, bytes | FileNotFoundError]]:
+        self, keys: Iterable[str], workers: int | None = None
+    ) -> Generator[tuple[str, bytes | FileNotFoundError], None, None]:
         """Fetch many objects at once, in the order of `keys`.
 
-        At most ``2 * workers`` objects are fetched or held at a time; `keys` is read as needed.
+        Args:
+            keys: Read as needed, in the caller's thread.
+            workers: At most ``2 * workers`` objects are fetched or held at a time: give it where
+                objects are large. By default what the store does best with small ones.
 
         Yields:
             Each key with its bytes, or with the `FileNotFoundError` if it is absent.
@@ -124,17 +138,44 @@ class ObjectStore:
         Raises:
             Exception: Whatever else went wrong, at the key's place in the order.
         """
-        pending: deque[tuple[str, Future[bytes]]] = deque()
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="objects")
-        try:
-            for key in keys:
-                pending.append((key, pool.submit(self.get, key)))
-                if len(pending) >= 2 * workers:
-                    yield _outcome(*pending.popleft())
-            while pending:
-                yield _outcome(*pending.popleft())
-        finally:
-            pool.shutdown(cancel_futures=True)
+        backend = self._backend()
+        read = backend.reader()
+
+        def fetch(key: str) -> tuple[str, bytes | FileNotFoundError]:
+            try:
+                return key, read(check_key(key))
+            except FileNotFoundError:
+                return key, self._not_found(key)
+
+        yield from in_order(fetch, keys, backend.read_lanes(workers))
+
+    def put_many(
+        self, items: Iterable[tuple[str, bytes]], workers: int | None = None
+    ) -> Generator[str, None, None]:
+        """Write many objects at once, each as `put` does; of equal keys the last one stays.
+
+        Nothing is written but by iterating. At an error, objects after it may be stored already
+        or not, never in part.
+
+        Args:
+            items: Keys and bytes. Read as needed, in the caller's thread.
+            workers: As in `get_many`.
+
+        Yields:
+            Each key, in the order of `items`, when its object and those before are stored.
+
+        Raises:
+            Exception: Whatever went wrong, at the key's place in the order.
+        """
+        backend = self._backend()
+        write = backend.writer()
+
+        def store(item: tuple[str, bytes]) -> str:
+            key, data = item
+            write(check_key(key), data)
+            return key
+
+        yield from in_order(store, items, backend.write_lanes(workers), apart=itemgetter(0))
 
     def exists(self, key: str) -> bool:
         """Whether `key` is there."""
@@ -286,13 +327,6 @@ class ObjectStore:
 
     def _not_found(self, key: str) -> FileNotFoundError:
         return FileNotFoundError(f"no object {key} in {self.url}")
-
-
-def _outcome(key: str, future: Future[bytes]) -> tuple[str, bytes | FileNotFoundError]:
-    try:
-        return key, future.result()
-    except FileNotFoundError as error:
-        return key, error
 
 
 def _split_s3(url: str) -> tuple[str, str]:

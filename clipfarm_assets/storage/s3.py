@@ -13,10 +13,14 @@ from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
 from clipfarm_assets.storage.backend import ObjectInfo
+from clipfarm_assets.storage.bulk import Lanes
 from clipfarm_assets.storage.errors import ObjectChanged, ObjectExists, StoreUnavailable
 
 # Marks who wrote an object, so that a conflict can be told from a lost answer to our own write.
 _WRITE_TOKEN = "clipfarm-write"  # noqa: S105 - the name of a header, not a secret
+
+# Requests wait for distance and not for the processor: their number at a time is the rate.
+_WORKERS = 96
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +122,16 @@ class S3Backend:
         with self._bucket_checked():
             return bytes(obstore.get(self._store, key).bytes())
 
+    def get_tail(self, key: str, length: int) -> bytes:
+        """See `Backend`."""
+        try:
+            tail = obstore.get(self._store, key, options={"range": {"suffix": length}})
+            return bytes(tail.bytes())
+        except (FileNotFoundError, BaseError):
+            # An empty object has no range to give, and some servers know no ranges. Whatever else
+            # it was happens again here.
+            return self.get(key)[-length:]
+
     def get_versioned(self, key: str) -> tuple[bytes, str]:
         """See `Backend`."""
         with self._bucket_checked():
@@ -195,6 +209,22 @@ class S3Backend:
             except FileNotFoundError as error:
                 if "<Code>NoSuchBucket</Code>" in str(error):
                     raise
+
+    def read_lanes(self, workers: int | None) -> Lanes:
+        """See `Backend`."""
+        return Lanes.of(_WORKERS if workers is None else workers)
+
+    def write_lanes(self, workers: int | None) -> Lanes:
+        """See `Backend`."""
+        return self.read_lanes(workers)
+
+    def reader(self) -> Callable[[str], bytes]:
+        """See `Backend`."""
+        return self.get
+
+    def writer(self) -> Callable[[str, bytes], None]:
+        """See `Backend`."""
+        return self.put
 
     @contextmanager
     def _bucket_checked(self) -> Iterator[None]:

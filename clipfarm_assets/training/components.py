@@ -29,7 +29,9 @@ class Components:
         """Join rows of equal keys, ``(N,)``; a row with an empty key is joined to none."""
         known = np.flatnonzero(keys != "") if keys.dtype.kind == "U" else np.arange(len(keys))
         _, first, number = np.unique(keys[known], return_index=True, return_inverse=True)
-        self.join(known[first[number]], known)
+        earlier = known[first[number]]
+        again = earlier != known
+        self.join(earlier[again], known[again])
 
     def roots(self) -> Integers:
         """int64 ``(N,)``: the first row of each row's component."""

@@ -213,6 +213,15 @@ def test_a_pointer_that_leads_elsewhere_is_a_finding(change, problem):
     assert verdict.examined == 3
 
 
+def test_an_empty_shard_holds_nobody():
+    empty = make_shard(ids=())
+    verdict = checks.pointers_resolve(frame(*pointing_rows()), [(KEY, empty)])
+    assert told(verdict) == [
+        f"{video_id} -> {KEY}[{index}]: the shard has 0 rows"
+        for video_id, index in (("-bb", 1), ("_cc", 2), ("aaa", 0))
+    ]
+
+
 def test_every_pointer_into_a_shard_that_can_not_be_had_is_a_finding():
     verdict = checks.pointers_resolve(frame(*pointing_rows()), [(KEY, "it does not exist")])
     assert told(verdict) == [

@@ -34,6 +34,8 @@ class HashEncoder:
     """Unit vectors from the sha256 of raw bytes and title."""
 
     is_stand_in = False
+    group_size = 1
+    equivalence = None
 
     def __init__(self, modality, revision, config):
         self.version = EmbeddingVersion(

@@ -11,7 +11,7 @@ def test_defaults_are_the_contracts():
     assert (audio.sample_rate, audio.max_audio_seconds) == (16_000, 90.0)
     assert text.template == "{title} [SEP] {description} [SEP] {query}"
     assert text.long_text == "truncate"
-    assert (video.model, video.revision, video.device, video.threads) == (None, None, "auto", None)
+    assert (video.model, video.revision, video.device, video.threads) == (None, None, "auto", 1)
 
 
 @pytest.mark.parametrize("config", [VideoConfig, AudioConfig, TextConfig])

@@ -1,5 +1,6 @@
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,12 +10,18 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
+from clipfarm_assets.encoders import text_ways
 from clipfarm_assets.encoders.base import ContentMissing, MediaError
 from clipfarm_assets.encoders.config import TextConfig
 from clipfarm_assets.encoders.demo_models import stand_in_dir
-from clipfarm_assets.encoders.models import ModelUnavailable
+from clipfarm_assets.encoders.models import ModelUnavailable, resolve_model
 from clipfarm_assets.encoders.open import open_encoder
-from clipfarm_assets.encoders.text import MAX_CHARACTERS, MAX_JSON_BYTES, read_transcript
+from clipfarm_assets.encoders.text import (
+    MAX_CHARACTERS,
+    MAX_JSON_BYTES,
+    TextEncoder,
+    read_transcript,
+)
 from clipfarm_assets_tests.encoders.conftest import METADATA
 
 SHORT = "the cat sat, then it jumped"
@@ -117,6 +124,81 @@ def test_same_bytes_in_groups_of_any_size(opened, prepare):
         assert vectors == alone
 
 
+@pytest.mark.parametrize("precision", ["exact", "bf16"])
+@pytest.mark.parametrize("long_text", ["truncate", "chunk_mean"])
+def test_same_bytes_in_any_group_by_any_thread(opened, prepare, precision, long_text):
+    encoder = opened("text", long_text=long_text).at(precision)
+    transcripts = ["a", SHORT, "नमस्ते 🎬", f"{SHORT}! " * 15]
+    items = [prepare(encoder, raw(text)) for text in transcripts]
+    alone = [result(*encoder.encode([item])) for item in items]
+    assert len(set(alone)) == len(items)
+
+    @settings(max_examples=5, deadline=None, derandomize=True)
+    @given(st.lists(st.integers(0, len(items) - 1), max_size=6))
+    def in_a_group(chosen):
+        found = encoder.encode([items[index] for index in chosen])
+        assert [result(encoded) for encoded in found] == [alone[index] for index in chosen]
+
+    in_a_group()
+    with ThreadPoolExecutor(4) as pool:
+        groups = list(pool.map(encoder.encode, [items[turn:] + items[:turn] for turn in range(4)]))
+    for turn, found in enumerate(groups):
+        assert [result(encoded) for encoded in found] == alone[turn:] + alone[:turn]
+
+
+def result(encoded):
+    return encoded.vector.tobytes(), encoded.notes["tokens_cut"]
+
+
+def test_a_text_without_a_direction_is_found_one_at_a_time(stand_ins, tmp_path, prepare):
+    path = tmp_path / "model"
+    shutil.copytree(stand_in_dir("text", stand_ins), path)
+    weights = load_file(path / "model.safetensors")
+    tilde = json.loads((path / "tokenizer.json").read_text())["model"]["vocab"]["~"]
+    weights["embeddings.word_embeddings.weight"][tilde] = float("nan")
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    encoder = open_encoder(
+        "text",
+        TextConfig(model=str(path)),
+        profile="demo",
+        cache_dir=tmp_path,
+        models_lock=None,
+    )
+    good, bad = prepare(encoder, raw(SHORT)), prepare(encoder, raw("a ~ b"))
+    with pytest.raises(MediaError, match="not finite"):
+        encoder.encode([good, bad, good])
+    with pytest.raises(MediaError, match="not finite"):
+        encoder.encode([bad])
+    assert np.isfinite(encoder.encode([good])[0].vector).all()
+
+
+def test_another_precision_is_another_version_of_the_same_weights(stand_ins, opened, prepare):
+    exact = opened("text")
+    config = TextConfig(model=str(stand_in_dir("text", stand_ins)), precision="bf16")
+    resolved = resolve_model("text", config, "demo", stand_ins, models_lock=None)
+    fast = exact.at("bf16")
+    assert exact.at("exact").version == exact.version
+    assert fast.version.params == {**exact.version.params, "precision": "bf16"}
+    assert fast.version == TextEncoder(resolved, config).version
+    assert fast.version.id != exact.version.id
+    assert fast.version.weights_sha256 == exact.version.weights_sha256
+    item = prepare(exact, raw(LONG))
+    vectors = [encoder.encode([item])[0].vector for encoder in (exact, fast)]
+    assert 0.999 < np.dot(*vectors) < 1 - 1e-8
+    back = fast.at("exact")
+    assert back.encode([item])[0].vector.tobytes() == vectors[0].tobytes()
+    assert fast.packed
+    assert fast.equivalence is None
+
+
+def test_a_group_of_more_text_than_is_tokenised_at_once(opened, prepare, monkeypatch):
+    encoder = opened("text")
+    items = [prepare(encoder, raw(text)) for text in (SHORT, f"{SHORT} " * 20, "a", SHORT)]
+    expected = [result(encoded) for encoded in encoder.encode(items)]
+    monkeypatch.setattr(text_ways, "_RUN_CHARACTERS", len(SHORT) + 1)
+    assert [result(encoded) for encoded in encoder.encode(items)] == expected
+
+
 @pytest.mark.parametrize(
     "content", [b"{}", b'{"transcript": null}', raw(""), raw(" \n\t"), raw("\u00a0\u2003")]
 )
@@ -187,3 +269,28 @@ def test_missing_weights_are_refused(stand_ins, tmp_path):
     config = TextConfig(model=str(path))
     with pytest.raises(ModelUnavailable, match="do not fill"):
         open_encoder("text", config, profile="demo", cache_dir=tmp_path, models_lock=None)
+
+
+def test_weights_of_another_shape_are_refused(stand_ins, tmp_path):
+    path = tmp_path / "model"
+    shutil.copytree(stand_in_dir("text", stand_ins), path)
+    weights = load_file(path / "model.safetensors")
+    name = "embeddings.position_embeddings.weight"
+    weights[name] = weights[name][:100].contiguous()
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    config = TextConfig(model=str(path))
+    with pytest.raises(ModelUnavailable, match=r"do not fill|cannot load"):
+        open_encoder("text", config, profile="demo", cache_dir=tmp_path, models_lock=None)
+
+
+def test_weights_under_another_classs_names_are_found(opened, stand_ins, tmp_path, encode):
+    """A checkpoint of BERT with a head has the prefix ``bert.`` and needs no pooler."""
+    path = tmp_path / "model"
+    shutil.copytree(stand_in_dir("text", stand_ins), path)
+    weights = load_file(path / "model.safetensors")
+    renamed = {f"bert.{name}": value for name, value in weights.items() if "pooler" not in name}
+    save_file(renamed, path / "model.safetensors", metadata={"format": "pt"})
+    config = TextConfig(model=str(path))
+    encoder = open_encoder("text", config, profile="demo", cache_dir=tmp_path, models_lock=None)
+    found, expected = (encode(one, raw(SHORT)).vector for one in (encoder, opened("text")))
+    assert found.tobytes() == expected.tobytes()

@@ -1,3 +1,4 @@
+import json
 import os
 import sqlite3
 import threading
@@ -30,6 +31,23 @@ def test_rows_come_back_as_committed(ledger):
     assert ledger.rows("stage", ["b", "none"]) == {"b": item("b")}
     assert ledger.rows("stage", []) == {}
     assert ledger.rows("other") == {}
+
+
+def test_columns_are_fields_of_the_rows_asked_for(ledger):
+    ledger.commit("stage", [FULL, item("b"), item("c")])
+    ledger.commit("other", [item("b", status="fail")])
+    found = ledger.columns("stage", ["b", FULL.video_id, "none"], "status", "version", "details")
+    assert found == {
+        "b": ("success", None, "{}"),
+        FULL.video_id: (FULL.status, "video-1", json.dumps(dict(FULL.details), sort_keys=True)),
+    }
+    assert ledger.columns("stage", [], "status") == {}
+
+
+@pytest.mark.parametrize("name", ["'", '"', "\\", "{}", "%s", ":x", "?", "ç🎵", "1", "null"])
+def test_ids_are_found_as_they_are_written(ledger, name):
+    ledger.commit("stage", [item(name), item("other")])
+    assert list(ledger.rows("stage", [name])) == [name]
 
 
 def test_a_commit_replaces_every_field(ledger):

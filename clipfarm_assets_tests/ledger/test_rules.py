@@ -1,4 +1,5 @@
 import datetime as dt
+import itertools
 
 import pytest
 from hypothesis import given
@@ -171,3 +172,11 @@ def test_everyone_who_merges_comes_to_the_same_result(items, random):
 def test_an_unparseable_time_loses():
     odd, old = item("a", processed_at="9999-99-99"), item("a", processed_at="1999-01-01")
     assert newest(odd, old) is newest(old, odd) is old
+
+
+def test_newest_tells_numbers_that_python_calls_equal():
+    """Of equal states any is the newest; these are not, and all who merge must agree."""
+    whole, real = item("a", details={"n": 1}), item("a", details={"n": 1.0})
+    truth = item("a", details={"n": True})
+    for one, other in itertools.permutations((whole, real, truth), 2):
+        assert newest(one, other) is newest(other, one)

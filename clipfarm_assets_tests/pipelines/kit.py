@@ -23,7 +23,13 @@ import pyarrow as pa
 from clipfarm_assets.contracts import statuses
 from clipfarm_assets.contracts.horizon_csv import COLUMNS, source_hash
 from clipfarm_assets.contracts.statuses import MODALITIES
-from clipfarm_assets.encoders.base import ContentMissing, EmbeddingVersion, Encoded, MediaError
+from clipfarm_assets.encoders.base import (
+    ContentMissing,
+    EmbeddingVersion,
+    Encoded,
+    Equivalence,
+    MediaError,
+)
 from clipfarm_assets.ledger.ledger import Ledger
 from clipfarm_assets.ledger.published import sqlite_to_items
 from clipfarm_assets.ledger.schema import Item
@@ -32,7 +38,7 @@ from clipfarm_assets.pipelines.embed import EmbeddingStage, EmbedOptions
 from clipfarm_assets.pipelines.fuse import FuseOptions, FusionStage
 from clipfarm_assets.pipelines.index import build_index
 from clipfarm_assets.pipelines.lock import settle_lock
-from clipfarm_assets.pipelines.manifest import update_manifest
+from clipfarm_assets.pipelines.manifest import ManifestOptions, update_manifest
 from clipfarm_assets.pipelines.report import StageReport
 from clipfarm_assets.storage.layout import Layout
 from clipfarm_assets.storage.objects import ObjectStore
@@ -73,6 +79,8 @@ class HashEncoder:
 
     version: EmbeddingVersion
     is_stand_in: bool = False
+    group_size: int = 1
+    equivalence: Equivalence | None = None
     prepared: list[str] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
 
@@ -244,8 +252,9 @@ class World:
         stage = FusionStage(self.deployment, strategy, FuseOptions(**options), self.said.append)
         return stage.run(self.index(*dates))
 
-    def merge(self, strategy: str = "concat"):
-        return update_manifest(self.deployment, strategy, self.said.append)
+    def merge(self, strategy: str = "concat", **options: Any):
+        chosen = ManifestOptions(**options)
+        return update_manifest(self.deployment, strategy, self.said.append, chosen)
 
     def all_of_it(self, *dates: str, shard_rows: int = 4, batch_size: int = 4) -> None:
         """Everything, from the CSV to the manifest, under one strategy."""

@@ -23,6 +23,7 @@ from clipfarm_assets.demo.planted_vectors import make_planted_store
 from clipfarm_assets.encoders.base import EmbeddingVersion
 from clipfarm_assets.ledger.ledger import Ledger
 from clipfarm_assets.ledger.schema import Item
+from clipfarm_assets.pipelines import object_vectors
 from clipfarm_assets.pipelines.assemble import (
     COUNTS,
     AssembleOptions,
@@ -486,7 +487,9 @@ def test_text_of_a_clip_without_text_is_refused(bench):
 # Modality vectors out of objects.
 
 
-def test_a_clip_whose_video_or_audio_is_gone_is_left_out_and_counted(pooled):
+@pytest.mark.parametrize("batch", [1, 7, object_vectors.BATCH])
+def test_a_clip_whose_video_or_audio_is_gone_is_left_out_and_counted(pooled, monkeypatch, batch):
+    monkeypatch.setattr(object_vectors, "BATCH", batch)
     ids = pooled.ids()
     pooled.store.delete(LAYOUT.embedding("video", ids[0]))
     pooled.store.delete(LAYOUT.embedding("audio", ids[1]))
@@ -499,7 +502,9 @@ def test_a_clip_whose_video_or_audio_is_gone_is_left_out_and_counted(pooled):
     plain = {row[0]: row for row in plainly_without(pooled, ids[:3])}
     for at, video_id in enumerate(data.clips.video_ids):
         np.testing.assert_array_equal(data.clips.fused[at], plain[video_id][1])
-        np.testing.assert_array_equal(data.clips.audio[at], plain[video_id][2]["audio"])
+        for modality in MODALITIES:
+            expected = plain[video_id][2][modality]
+            np.testing.assert_array_equal(data.clips.modality(modality)[at], expected)
         assert data.target_raw[at] == plain[video_id][4]
 
 

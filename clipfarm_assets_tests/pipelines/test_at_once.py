@@ -5,6 +5,8 @@ import threading
 import pytest
 
 from clipfarm_assets.ledger.published import sqlite_to_items
+from clipfarm_assets.pipelines import manifest_store
+from clipfarm_assets.pipelines.manifest import load_manifest
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets_tests.pipelines import workers
 from clipfarm_assets_tests.pipelines.kit import DAY_1, DAY_2, Clip, World, clips, door
@@ -62,8 +64,9 @@ def test_two_runs_on_different_dates_lose_nothing(machines, open_world, tmp_path
         assert [report.worked_on for report in fused.values()] == [0, 0]
 
 
-def test_manifest_updates_at_once_keep_each_others_shards(open_world, tmp_path):
-    """Each process adds a shard and updates the manifest, six times over."""
+@pytest.mark.parametrize("options", [{}, {"whole_rows": 0, "delta_share": 9.0, "max_deltas": 2}])
+def test_manifest_updates_at_once_keep_each_others_shards(options, open_world, tmp_path):
+    """Each process adds a shard and updates the manifest, six times over; also by deltas."""
     days = [f"2026-03-{day:02d}" for day in range(1, 13)]
     some = [clip for day in days for clip in clips(2, day, f"d{day[-2:]}")]
     world = open_world("one")
@@ -72,7 +75,7 @@ def test_manifest_updates_at_once_keep_each_others_shards(open_world, tmp_path):
     world.lock()
 
     def steps(name, dates):
-        turns = [(("fuse", (date,), {}), ("merge", (), {})) for date in dates]
+        turns = [(("fuse", (date,), {}), ("merge", (), options)) for date in dates]
         return [("together", (name, 2), {}), *(step for turn in turns for step in turn)]
 
     started = [
@@ -81,8 +84,10 @@ def test_manifest_updates_at_once_keep_each_others_shards(open_world, tmp_path):
     ]
     assert workers.run_all(*started) == [0, 0]
 
+    assert load_manifest(world.deployment, "concat").rows.num_rows == len(some)
+    assert world.merge(compact="always").new_shards == ()
     check_complete(world, some)
-    assert world.merge().new_shards == ()
+    assert manifest_store.list_deltas(world.deployment, "concat") == []
 
 
 def test_two_runs_on_the_same_date_agree(open_world, tmp_path):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from clipfarm_assets.encoders.base import ModelMismatch
+from clipfarm_assets.pipelines.workers import Machine, WorkerOptions, plan_work
 from clipfarm_assets.storage.npy import npy_to_vector
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets_tests.pipelines.kit import (
@@ -265,12 +266,13 @@ def test_a_store_that_fails_stops_the_run_and_is_nobodys_failure(world, monkeypa
     with pytest.raises(OSError, match="connection reset by peer"):
         run(world, batch_size=3, workers=2)
     done = world.statuses(STAGE)
-    assert done == {f"clip-{i:03d}": "success" for i in range(6)}
+    # Two batches, and what was stored of the third.
+    assert done == {f"clip-{i:03d}": "success" for i in range(7)}
 
     monkeypatch.undo()
     report, by = run(world, batch_size=3)
-    assert report.reasons == {"new": 6}
-    assert sorted(by.encoder.prepared) == [f"clip-{i:03d}" for i in range(6, 12)]
+    assert report.reasons == {"new": 5}
+    assert sorted(by.encoder.prepared) == [f"clip-{i:03d}" for i in range(7, 12)]
     assert len(world.statuses(STAGE)) == 12
 
 
@@ -290,11 +292,12 @@ def test_a_store_that_takes_no_more_leaves_no_worker_behind(world, monkeypatch):
     assert [t for t in threading.enumerate() if t.name.startswith("clipfarm")] == []
 
 
-def test_no_more_clips_are_held_than_batch_and_workers_ask_for(world):
+@pytest.mark.parametrize(("group_size", "encode_workers"), [(1, 1), (1, 2), (4, 2)])
+def test_no_more_clips_are_held_than_queues_and_batch_ask_for(world, group_size, encode_workers):
     """Memory is bounded by counting prepared items that no ledger row stands for yet."""
     world.fill(clips(120))
-    by, lock = door("video"), threading.Lock()
-    most = 0
+    by, lock = door("video", group_size=group_size), threading.Lock()
+    most = committed = 0
     commit = world.ledger.commit
 
     def watched_prepare(source, deadline):
@@ -304,8 +307,6 @@ def test_no_more_clips_are_held_than_batch_and_workers_ask_for(world):
             most = max(most, len(by.encoder.prepared) - committed)
         return source.raw, source.metadata["title"]
 
-    committed = 0
-
     def watched_commit(stage, items):
         nonlocal committed
         items = list(items)
@@ -314,10 +315,12 @@ def test_no_more_clips_are_held_than_batch_and_workers_ask_for(world):
 
     by.encoder.prepare = watched_prepare
     object.__setattr__(world.deployment, "ledger", _Committing(world.ledger, watched_commit))
-    run(world, by=by, batch_size=5, workers=3)
+    run(world, by=by, batch_size=5, workers=3, encode_workers=encode_workers)
 
     assert committed == 120
-    assert 5 <= most <= 2 * 5 + 3
+    plan = plan_work(WorkerOptions(None, 3, encode_workers), "video", Machine(2, 2**34))
+    groups = plan.encode_ahead + 1  # one is being put together or taken apart
+    assert 5 <= most <= plan.decode_ahead + groups * group_size + 5
 
 
 class _Committing:

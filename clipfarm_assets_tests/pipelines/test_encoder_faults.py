@@ -7,6 +7,7 @@ import pytest
 
 from clipfarm_assets.encoders.models import ModelUnavailable
 from clipfarm_assets.pipelines.embed import EncoderBroken
+from clipfarm_assets.pipelines.encoder_on_demand import EncoderOnDemand
 from clipfarm_assets_tests.pipelines.kit import (
     BUG,
     CORRUPT,
@@ -142,16 +143,16 @@ def test_without_any_embedding_the_version_is_not_needed_either(world):
 
 
 @pytest.mark.parametrize("good", [True, False])
-def test_many_workers_open_one_encoder_between_them(world, good):
+def test_many_workers_open_one_encoder_between_them(world, monkeypatch, good):
     world.fill(clips(12))
     by, calls, all_there = door("video"), [], threading.Barrier(4)
-    get = world.store.get
+    encoder_of = EncoderOnDemand.__call__
+    first = iter(range(4))
 
-    def together(key):
-        data = get(key)
-        if "/raw/" in key and len(calls) == 0:
+    def together(on_demand):
+        if next(first, None) is not None:
             all_there.wait(10)
-        return data
+        return encoder_of(on_demand)
 
     def opening():
         calls.append(threading.current_thread().name)
@@ -160,7 +161,7 @@ def test_many_workers_open_one_encoder_between_them(world, good):
             raise ModelUnavailable(msg)
         return by()
 
-    world.store.get = together
+    monkeypatch.setattr(EncoderOnDemand, "__call__", together)
     if good:
         assert run(world, opening, workers=4).statuses == {"success": 12}
     else:
@@ -170,8 +171,9 @@ def test_many_workers_open_one_encoder_between_them(world, good):
     assert len(calls) == 1
 
 
-def test_an_error_of_the_media_in_one_batch_is_found_one_at_a_time(world):
+def test_an_error_of_the_media_in_one_group_is_found_one_at_a_time(world):
     world.fill(marked(b"v", REFUSED, b"v"))
     by = door("video")
-    assert run(world, by, batch_size=3).statuses == {"success": 2, "fail": 1}
+    by.encoder.group_size = 3
+    assert run(world, by, encode_workers=1).statuses == {"success": 2, "fail": 1}
     assert by.encoder.batches == [3, 1, 1, 1]

@@ -2,10 +2,11 @@
 
 import threading
 import time
+from contextlib import closing
 
 import pytest
 
-from clipfarm_assets.pipelines.flow import batched, ordered_map
+from clipfarm_assets.pipelines.flow import ByteBudget, batched, grouped, ordered_map
 from clipfarm_assets.pipelines.progress import Progress
 
 
@@ -99,6 +100,140 @@ def test_closing_it_half_way_leaves_nothing_running():
     assert workers_alive() == []
 
 
+def failing_after(n):
+    yield from range(n)
+    msg = f"no more than {n}"
+    raise OSError(msg)
+
+
+def test_an_error_of_the_items_comes_after_the_results_before_it():
+    found = []
+    with pytest.raises(OSError, match="no more than 5"):
+        found.extend(ordered_map(lambda i: i, failing_after(5), workers=2, ahead=3))
+    assert found == [0, 1, 2, 3, 4]
+    assert workers_alive() == []
+
+
+def _until_error(items):
+    with pytest.raises(OSError, match="no more than"):
+        yield from items
+
+
+def test_chained_stages_keep_order_and_hand_on_an_error_in_its_place():
+    def work(i):
+        time.sleep(0.001 * (i % 4 == 0))
+        if i == 13:
+            msg = "no more than thirteen"
+            raise OSError(msg)
+        return i
+
+    with (
+        closing(ordered_map(work, range(100), workers=3, ahead=6)) as first,
+        closing(grouped(first, 4)) as groups,
+        closing(ordered_map(sum, groups, workers=2, ahead=2)) as second,
+    ):
+        # The last group is what was left before the error.
+        assert list(_until_error(second)) == [0 + 1 + 2 + 3, 4 + 5 + 6 + 7, 8 + 9 + 10 + 11, 12]
+    assert workers_alive() == []
+
+
+def test_admission_limits_what_is_under_way_and_loses_nothing():
+    under_way, most = 0, 0
+
+    def admit(wait):
+        nonlocal under_way, most
+        if under_way == 3:
+            assert not wait  # the consumer gave back everything
+            return False
+        under_way += 1
+        most = max(most, under_way)
+        return True
+
+    found, kept = [], 0
+    for i in ordered_map(lambda i: i, range(50), workers=4, ahead=10, admit=admit):
+        found.append(i)
+        kept += 1
+        if kept == 3:  # gives back only by threes
+            under_way, kept = under_way - 3, 0
+
+    assert found == list(range(50))
+    assert most == 3
+
+
+def test_an_admission_that_never_comes_is_an_error_and_no_silent_end():
+    with pytest.raises(RuntimeError, match="answered no"):
+        list(ordered_map(str, range(3), workers=1, ahead=1, admit=lambda _wait: False))
+
+
+@pytest.mark.parametrize("before", [0, 3, 4, 6])
+def test_a_group_is_full_or_the_last_or_followed_by_an_error(before):
+    groups = []
+    with pytest.raises(OSError, match="no more than"):
+        groups.extend(grouped(failing_after(before), 3))
+    assert groups == list(batched(range(before), 3))
+    assert list(grouped(range(before), 3)) == list(batched(range(before), 3))
+
+
+class Counted:
+    """Objects of given sizes that are made and used up in threads, their bytes counted."""
+
+    def __init__(self, limit):
+        self.budget, self.lock = ByteBudget(limit), threading.Lock()
+        self.now = self.most = self.together = self.most_together = 0
+
+    def fetch(self, size):
+        with self.lock:
+            self.now += size
+            self.together += 1
+            self.most = max(self.most, self.now)
+            self.most_together = max(self.most_together, self.together)
+        self.budget.arrived(size)
+        return size
+
+    def use(self, size):
+        time.sleep(0.0005)
+        with self.lock:
+            self.now -= size
+            self.together -= 1
+        self.budget.release(size)
+        return size
+
+    def run(self, sizes):
+        fetched = ordered_map(self.fetch, sizes, workers=4, ahead=8, admit=self.budget.admit)
+        with closing(fetched), closing(ordered_map(self.use, fetched, workers=2, ahead=4)) as used:
+            assert list(used) == sizes
+        assert self.now == 0
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [30] * 60,
+        [100] * 20,
+        [400] * 10,  # every one above the limit
+        [90, *[7, 60, 1, 33] * 20],
+        [400, *[1] * 100, 399],
+        [0, 0, 50, 0, *[50] * 30],
+    ],
+)
+def test_bytes_in_flight_exceed_the_budget_by_one_object_at_most(sizes):
+    counted = Counted(100)
+    counted.run(sizes)
+    assert counted.most <= 100 + max(sizes)
+
+
+def test_a_budget_that_suffices_lets_objects_travel_together():
+    counted = Counted(1000)
+    counted.run([1] * 200)
+    assert counted.most_together > 2
+
+
+def test_an_object_above_the_budget_travels_alone():
+    counted = Counted(100)
+    counted.run([101] * 12)
+    assert counted.most_together == 1
+
+
 @pytest.mark.parametrize("size", [1, 3, 10, 11])
 def test_batches_are_full_but_the_last(size):
     batches = list(batched(iter(range(10)), size))
@@ -143,3 +278,33 @@ def test_a_short_piece_of_work_says_one_line():
 
 def test_progress_without_elapsed_time_or_work_divides_by_nothing():
     assert Progress("audio", 4, clock=Clock()).line() == "audio: 0/4, 0.0/s"
+
+
+def test_time_left_follows_from_the_last_minute_and_the_end_tells_of_the_whole():
+    """A model that took 100 s to load says nothing of the clips to come."""
+    clock, said = Clock(), []
+    progress = Progress("video", 400, said.append, every_seconds=50.0, clock=clock)
+    clock.now += 100.0
+    for _ in range(40):
+        clock.now += 5.0
+        progress.step(10)
+
+    assert said[2] == "video: 210/400, 2.0/s, 95 s left"
+    assert said[-1] == "video: 400/400, 1.3/s"
+
+
+def test_progress_names_the_stages_and_speaks_while_no_step_is_done():
+    clock, said = Clock(), []
+    counts = {"fetched": 20, "decoded": 16, "encoded": 13, "stored": 12}
+    progress = Progress("video 2026-02-05", 20, said.append, clock=clock, stages=lambda: counts)
+    clock.now += 4.0
+    progress.step(12)
+    progress.tick()
+    assert said == []
+    clock.now += 2.0
+    progress.tick()
+    progress.tick()
+
+    assert said == [
+        "video 2026-02-05: 12/20, 2.0/s, 4 s left (fetched 20, decoded 16, encoded 13, stored 12)"
+    ]

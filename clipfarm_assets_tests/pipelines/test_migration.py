@@ -2,8 +2,10 @@
 
 import pytest
 
+from clipfarm_assets.contracts import manifest_file
 from clipfarm_assets.contracts.schema_lock import LockMismatch
 from clipfarm_assets.contracts.statuses import MODALITIES
+from clipfarm_assets.pipelines import manifest_store
 from clipfarm_assets.pipelines.lock import NothingToMigrate
 from clipfarm_assets.pipelines.manifest import load_manifest
 from clipfarm_assets.storage.objects import ObjectChanged, ObjectStore
@@ -269,3 +271,68 @@ def test_two_migrations_at_once_are_one(fused, monkeypatch):
 
     assert fields(fused)["lock_version"] == 2
     assert fields(fused, f"{FUSED}/schema.v1.json")["lock_version"] == 1
+
+
+BESIDE = {"whole_rows": 0, "delta_share": 9.0}
+
+
+@pytest.fixture
+def grown(fused):
+    """Two more clips of another day in a delta, and everything embedded by other encoders."""
+    fused.fill([*clips(5), *clips(2, DAY_2, "new")])
+    fused.embed_all(DAY_2)
+    fused.fuse(DAY_2)
+    assert fused.merge(**BESIDE).delta
+    fused.embed_all(DAY_1, DAY_2, revision="r2")
+    return fused
+
+
+def one_file(world):
+    """The manifest as one file, as merging its deltas into it would leave it."""
+    return manifest_file.to_bytes(load_manifest(world.deployment, "concat"))
+
+
+def test_a_migration_archives_deltas_with_the_manifest(grown):
+    before = one_file(grown)
+    outcome = grown.lock(migrate=True)
+
+    archive = f"{FUSED}/fused_manifest.v1.parquet"
+    assert archive in outcome.archived
+    assert grown.store.get(archive) == before
+    assert manifest_store.list_deltas(grown.deployment, "concat") == []
+    assert grown.merge().archived == ()
+    assert grown.manifest_rows() == {}
+
+
+def test_a_migration_stopped_half_way_leaves_no_delta_behind_for_long(grown, monkeypatch):
+    before = one_file(grown)
+    with monkeypatch.context() as patched:
+        stop_after_lock_swap(patched)
+        with pytest.raises(StoppedError):
+            grown.lock(migrate=True)
+
+    assert grown.store.get(f"{FUSED}/fused_manifest.v1.parquet") == before
+    assert len(manifest_store.list_deltas(grown.deployment, "concat")) == 1
+    update = grown.merge(**BESIDE)
+    assert (update.rows, update.archived) == (0, ())
+    assert manifest_store.list_deltas(grown.deployment, "concat") == []
+    grown.fuse(DAY_1, DAY_2)
+    grown.merge(**BESIDE)
+    assert load_manifest(grown.deployment, "concat").rows.num_rows == 7
+
+
+def test_a_compaction_during_a_migration_does_not_bring_the_old_rows_back(grown, monkeypatch):
+    """The lock changes after the update has read it and before it swaps the base."""
+    update = ObjectStore.update
+
+    def migrated_meanwhile(store, key, change, *args):
+        monkeypatch.undo()
+        grown.lock(migrate=True)
+        return update(store, key, change, *args)
+
+    monkeypatch.setattr(ObjectStore, "update", migrated_meanwhile)
+    with pytest.raises(ObjectChanged, match="run again"):
+        grown.merge(compact="always")
+
+    assert load_manifest(grown.deployment, "concat").rows.num_rows == 0
+    assert manifest_store.list_deltas(grown.deployment, "concat") == []

@@ -8,7 +8,7 @@ import pytest
 
 from clipfarm_assets.contracts.schema_lock import LockMismatch
 from clipfarm_assets.encoders.base import ModelMismatch
-from clipfarm_assets.pipelines.manifest import embedding_manifest
+from clipfarm_assets.pipelines.embedding_manifest import embedding_manifest
 from clipfarm_assets_tests.pipelines.kit import (
     DAY_1,
     DAY_2,

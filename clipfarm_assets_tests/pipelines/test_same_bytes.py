@@ -1,4 +1,6 @@
-"""Same input, same bytes: whatever the batch size, the workers, the resume point."""
+"""Same input, same bytes: whatever the batch size, the groups, the workers, the resume point."""
+
+import itertools
 
 import pytest
 
@@ -11,6 +13,7 @@ from clipfarm_assets_tests.pipelines.kit import (
     Clip,
     World,
     clips,
+    door,
     hash_vector,
     version_of,
 )
@@ -35,7 +38,8 @@ def reference(tmp_path_factory):
     """One item at a time, in one thread."""
     with World(tmp_path_factory.mktemp("reference")) as world:
         world.fill(SOME)
-        world.embed("video", batch_size=1, workers=1)
+        each = ("fetch_workers", "workers", "encode_workers", "put_workers", "batch_size")
+        world.embed("video", **dict.fromkeys(each, 1))
         return vectors(world)
 
 
@@ -47,13 +51,22 @@ def test_the_reference_is_each_clips_own_vector(reference):
         assert (stored == expected).all()
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-@pytest.mark.parametrize("batch_size", [1, 3, 8])
-def test_batch_size_and_workers_change_no_byte(world, reference, batch_size, workers):
+EACH_WORKERS = [
+    dict(zip(("fetch_workers", "workers", "encode_workers", "put_workers"), counts, strict=True))
+    for counts in itertools.product((1, 3), repeat=4)
+]
+
+
+@pytest.mark.parametrize("workers", EACH_WORKERS, ids=lambda w: "-".join(map(str, w.values())))
+@pytest.mark.parametrize(("batch_size", "group_size"), [(1, 1), (3, 4), (8, 2), (8, 64)])
+def test_no_number_of_anything_changes_a_byte(world, reference, batch_size, group_size, workers):
     world.fill(SOME)
-    world.embed("video", batch_size=batch_size, workers=workers)
+    by = door("video", group_size=group_size)
+    report = world.embed("video", by=by, batch_size=batch_size, prefetch_mib=1, **workers)[DAY_1]
 
     assert vectors(world) == reference
+    assert report.statuses == {"success": len(GOOD), "fail": 2, "missing_raw_object": 1}
+    assert max(by.encoder.batches) <= group_size
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
@@ -62,11 +75,10 @@ def test_a_run_stopped_half_way_and_resumed_changes_no_byte(
     world, reference, monkeypatch, batch_size, nth
 ):
     world.fill(SOME)
-    put, calls = ObjectStore.put, []
+    put, calls = ObjectStore.put, itertools.count(1)
 
     def full(store, key, data):
-        calls.append(key)
-        if len(calls) == nth:
+        if next(calls) == nth:
             msg = "no space left on device"
             raise OSError(msg)
         put(store, key, data)
@@ -76,11 +88,12 @@ def test_a_run_stopped_half_way_and_resumed_changes_no_byte(
         world.embed("video", batch_size=batch_size)
     monkeypatch.undo()
     committed = set(world.states("video_embedding"))
+    stored = len(vectors(world))
 
     report = world.embed("video", batch_size=5)[DAY_1]
 
     assert vectors(world) == reference
     # At most one batch is done twice.
     done = {clip.video_id for clip in GOOD} & committed
-    assert nth - 1 - len(done) <= batch_size
+    assert stored - len(done) <= batch_size
     assert report.statuses["success"] == len(GOOD) - len(done)

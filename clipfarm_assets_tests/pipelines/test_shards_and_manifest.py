@@ -9,13 +9,9 @@ import pytest
 
 from clipfarm_assets.contracts.fused_shard import FusedShard
 from clipfarm_assets.contracts.schema_lock import LockMismatch
+from clipfarm_assets.pipelines.embedding_manifest import embedding_manifest
 from clipfarm_assets.pipelines.lock import NoLock
-from clipfarm_assets.pipelines.manifest import (
-    DanglingPointer,
-    embedding_manifest,
-    load_manifest,
-    shards_of,
-)
+from clipfarm_assets.pipelines.manifest import DanglingPointer, load_manifest, shards_of
 from clipfarm_assets.storage.npz import BadShard
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets_tests.pipelines.kit import (

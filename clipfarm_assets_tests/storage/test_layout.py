@@ -29,6 +29,7 @@ def test_every_key_is_that_of_the_published_pipeline():
         layout.state("fusion_sum_pool"): "clipfarm/state/fusion_sum_pool.sqlite",
         layout.text_downloader_state(): "clipfarm/state/text_downloader.sqlite",
         layout.models_lock(): "clipfarm/state/models_lock.json",
+        layout.equivalence(): "clipfarm/state/equivalence.json",
         layout.schema_lock("concat"): "clipfarm/fused/concat/schema.json",
         layout.schema_lock_archive("concat", 2): "clipfarm/fused/concat/schema.v2.json",
         layout.fused_manifest("max_pool"): "clipfarm/fused/max_pool/fused_manifest.parquet",
@@ -98,6 +99,29 @@ def test_dates_that_are_none_are_refused(date):
             build(date)
 
 
+def test_a_delta_is_named_by_its_hash():
+    layout, sha256 = Layout(), "0a" * 32
+    key = f"clipfarm/fused/concat/manifest_deltas/{sha256}.parquet"
+    assert layout.manifest_delta("concat", sha256) == key
+    assert layout.manifest_delta_sha256("concat", key) == sha256
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "clipfarm/fused/max_pool/manifest_deltas/" + "0a" * 32 + ".parquet",
+        "clipfarm/fused/concat/manifest_deltas/" + "0A" * 32 + ".parquet",
+        "clipfarm/fused/concat/manifest_deltas/" + "0a" * 31 + ".parquet",
+        "clipfarm/fused/concat/manifest_deltas/" + "0a" * 32 + ".parquet.parquet",
+        "clipfarm/fused/concat/manifest_deltas/" + "0a" * 32,
+        "0a" * 32 + ".parquet",
+        "clipfarm/fused/concat/fused_manifest.parquet",
+    ],
+)
+def test_keys_that_no_delta_has_are_none(key):
+    assert Layout().manifest_delta_sha256("concat", key) is None
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -109,6 +133,8 @@ def test_dates_that_are_none_are_refused(date):
         lambda layout: layout.schema_lock_archive("concat", 0),
         lambda layout: layout.state("../x"),
         lambda layout: layout.state(""),
+        lambda layout: layout.manifest_delta("concat", "0a"),
+        lambda layout: layout.manifest_delta("mean", "0a" * 32),
     ],
 )
 def test_unknown_parts_are_refused(call):

@@ -32,13 +32,28 @@ def test_put_get_exists_delete(store):
     assert not store.exists("a/b.bin")
 
 
-@pytest.mark.parametrize("read", ["get", "get_versioned", "version"])
+@pytest.mark.parametrize(
+    ("read", "arguments"), [("get", ()), ("get_tail", (8,)), ("get_versioned", ()), ("version", ())]
+)
 @pytest.mark.parametrize("key", ["a/none.npy", "a", "a/b.bin/c"])
-def test_not_found_names_store_and_key(store, read, key):
+def test_not_found_names_store_and_key(store, read, arguments, key):
     store.put("a/b.bin", b"x")
     with pytest.raises(FileNotFoundError) as caught:
-        getattr(store, read)(key)
+        getattr(store, read)(key, *arguments)
     assert str(caught.value) == f"no object {key} in {store.url}"
+
+
+def test_the_tail_of_an_object(store):
+    store.put("ten", b"0123456789")
+    store.put("empty", b"")
+    assert [store.get_tail("ten", n) for n in (1, 4, 10, 99)] == [
+        b"9",
+        b"6789",
+        *[b"0123456789"] * 2,
+    ]
+    assert store.get_tail("empty", 4) == b""
+    with pytest.raises(ValueError, match="1 byte or more, not 0"):
+        store.get_tail("ten", 0)
 
 
 def test_empty_objects_and_large_ones(store):

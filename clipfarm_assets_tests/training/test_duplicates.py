@@ -100,6 +100,27 @@ def test_unrelated_clips_of_one_model_stay_apart():
     assert duplicate_groups(distinct(200), fused).tolist() == list(range(200))
 
 
+def test_few_pairs_are_compared_though_the_mask_is_the_largest_difference(monkeypatch):
+    """Along the mask all clips are at one of two places, however far these are apart."""
+    monkeypatch.setattr(duplicates, "_BLOCK", 64)
+    rng = np.random.default_rng(2)
+    ways = np.linalg.qr(rng.standard_normal((128, 8)))[0].T
+    vectors = rng.standard_normal(128) + 1.2 * rng.standard_normal((3000, 8)) @ ways
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = np.c_[vectors, rng.integers(0, 2, 3000)].astype(np.float32)
+    compared = []
+    distances = duplicates._squared_distances
+
+    def counted(left, right):
+        compared.append(len(left) * len(right))
+        return distances(left, right)
+
+    monkeypatch.setattr(duplicates, "_squared_distances", counted)
+    assert len(np.unique(duplicate_groups(distinct(3000), vectors))) == 3000
+    # Sorted along the mask it is 0.23 of all pairs.
+    assert sum(compared) < 0.1 * 3000**2
+
+
 def test_length_of_a_vector_is_no_difference():
     fused = np.array([[3e-20, 4e-20], [3e18, 4e18], [4, 3]], dtype=np.float32)
     assert duplicate_groups(distinct(3), fused).tolist() == [0, 0, 1]

@@ -12,21 +12,46 @@ from clipfarm_assets.contracts.statuses import Modality
 from clipfarm_assets.defs.clips import common
 from clipfarm_assets.defs.clips.pictures import embedding_map
 from clipfarm_assets.encoders.config import AudioConfig, EncoderConfig, TextConfig, VideoConfig
+from clipfarm_assets.encoders.loading import choose_device
 from clipfarm_assets.orchestration import metadata, partitions
 from clipfarm_assets.orchestration.config_defaults import defaults_from
 from clipfarm_assets.orchestration.resources import DeploymentResource, EncodersResource
 from clipfarm_assets.pipelines.embed import EmbeddingStage, EmbedOptions
-from clipfarm_assets.pipelines.manifest import embedding_manifest as manifest_of
+from clipfarm_assets.pipelines.embedding_manifest import embedding_manifest as manifest_of
 
 
 class EmbedConfig(common.RetryOptions):
     """How an embedding run works; none of these changes what a vector is."""
 
     batch_size: int = Field(
-        default=8, ge=1, le=1024, description="Items encoded, stored and committed together."
+        default=8,
+        ge=1,
+        le=1024,
+        description="Items committed together; a run that is killed leaves at most so many vectors "
+        "to be made again.",
     )
-    workers: int = Field(
-        default=2, ge=1, le=256, description="Threads that fetch and decode ahead of the encoder."
+    workers: int | None = Field(
+        default=None, ge=1, le=256, description="Threads that decode; unset, one a core."
+    )
+    fetch_workers: int | None = Field(
+        default=None, ge=1, le=256, description="Threads that read raw objects; unset, 8."
+    )
+    encode_workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="Threads that run the model, each on items of its own; unset, one a core as "
+        "far as memory allows, and one on an accelerator.",
+    )
+    put_workers: int | None = Field(
+        default=None, ge=1, le=256, description="Threads that store vectors; unset, 4."
+    )
+    prefetch_mib: int = Field(
+        default=256,
+        ge=1,
+        le=1_048_576,
+        description="MiB of raw objects in memory at most, being fetched, waiting or being "
+        "decoded; one larger object is let through alone.",
     )
     verify_objects: bool = Field(
         default=False,
@@ -62,6 +87,11 @@ def _embed(
     options = EmbedOptions(
         batch_size=config.batch_size,
         workers=config.workers,
+        fetch_workers=config.fetch_workers,
+        encode_workers=config.encode_workers,
+        put_workers=config.put_workers,
+        threads=settings.threads,
+        prefetch_mib=config.prefetch_mib,
         item_deadline_seconds=settings.item_deadline_seconds,
         max_fail_retries=config.max_fail_retries,
         retry_terminal=config.retry_terminal,
@@ -75,6 +105,7 @@ def _embed(
             options,
             common.say(context),
             lambda: encoders.known_version(modality, settings, opened.models_lock()),
+            lambda: str(choose_device(settings).type),
         )
         for date, report in stage.run(index).items():
             context.add_asset_metadata(

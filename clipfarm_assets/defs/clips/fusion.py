@@ -1,6 +1,6 @@
 """Schema lock, fused shards, fused manifest."""
 
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 import polars as pl
@@ -14,7 +14,7 @@ from clipfarm_assets.orchestration.config_defaults import defaults_from
 from clipfarm_assets.orchestration.resources import DeploymentResource
 from clipfarm_assets.pipelines.fuse import SHARD_ROWS, FuseOptions, FusionStage
 from clipfarm_assets.pipelines.lock import settle_lock
-from clipfarm_assets.pipelines.manifest import update_manifest
+from clipfarm_assets.pipelines.manifest import ManifestOptions, ManifestUpdate, update_manifest
 
 
 class LockConfig(dg.Config):
@@ -155,12 +155,41 @@ def fused_shards(
                 )
 
 
+@defaults_from("CLIPFARM_MANIFEST_CONFIG")
+class ManifestConfig(dg.Config):
+    """When new rows are merged into `fused_manifest.parquet`."""
+
+    compact: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="auto: a manifest of up to whole_rows rows is one file; a larger one gets new "
+        "rows as small files beside it, merged into it when they are many. always: one file after "
+        "every run, for other programs that read fused_manifest.parquet alone. never: new rows "
+        "stay beside it, for a nightly run with always.",
+    )
+    whole_rows: int = Field(
+        default=ManifestOptions.whole_rows,
+        ge=0,
+        description="auto: up to so many rows the manifest is one file.",
+    )
+    delta_share: float = Field(
+        default=ManifestOptions.delta_share,
+        gt=0,
+        description="auto: merge when the rows beside the file would be more than this share of "
+        "those in it.",
+    )
+    max_deltas: int = Field(
+        default=ManifestOptions.max_deltas,
+        ge=0,
+        description="auto: merge when there would be more files beside it than this.",
+    )
+
+
 @dg.asset(
     **common.asset_options(
         "fused_manifest",
         kinds={"parquet", "polars"},
         code_version="1",
-        writes="clipfarm/fused/<strategy>/fused_manifest.parquet",
+        writes="clipfarm/fused/<strategy>/fused_manifest.parquet, manifest_deltas/<sha256>.parquet",
     ),
     partitions_def=partitions.strategies,
     deps=[dg.AssetDep(common.SHARDS, partition_mapping=partitions.strategy_of)],
@@ -168,33 +197,58 @@ def fused_shards(
     description="The pointers to every clip's fused vector, 17 columns, one row a "
     "(video_id, source_hash): what training and serving read first.",
 )
-def fused_manifest(context: dg.AssetExecutionContext, deployment: DeploymentResource) -> None:
+def fused_manifest(
+    context: dg.AssetExecutionContext, config: ManifestConfig, deployment: DeploymentResource
+) -> None:
     """Merge the shards that the manifest doesn't know yet."""
+    options = ManifestOptions(
+        compact=config.compact,
+        whole_rows=config.whole_rows,
+        delta_share=config.delta_share,
+        max_deltas=config.max_deltas,
+    )
     with deployment.open() as opened:
         for name in context.partition_keys:
-            update = update_manifest(opened, partitions.as_strategy(name), common.say(context))
-            rows = pl.DataFrame(update.manifest.rows)
+            update = update_manifest(
+                opened, partitions.as_strategy(name), common.say(context), options
+            )
             context.log.info(
-                "manifest %s: %d rows, %d new shards", name, len(rows), len(update.new_shards)
+                "manifest %s: %d rows, %d more in %d deltas; %d new shards",
+                name,
+                update.base_rows,
+                update.delta_rows,
+                update.deltas,
+                len(update.new_shards),
             )
-            counts = rows.group_by("fusion_status").len("clips").sort("fusion_status")
-            context.add_asset_metadata(
-                {
-                    "dagster/row_count": len(rows),
-                    "new_shards": len(update.new_shards),
-                    "shards": rows["fused_key"].n_unique(),
-                    "undeclared_shards": metadata.records([{"key": k} for k in update.undeclared]),
-                    "new_shards_of_archived_locks": len(update.archived),
-                    "counts": metadata.records(counts.to_dicts()),
-                    "read_back": metadata.records([{"pointer": p} for p in update.read_back]),
-                    "preview": metadata.preview(
-                        update.manifest.rows,
-                        ["video_id", "fused_key", "shard_idx", "text_source", "fusion_status"],
-                    ),
-                    "seconds": round(update.seconds, 3),
-                },
-                partition_key=name,
-            )
+            context.add_asset_metadata(_shown(update, options), partition_key=name)
+
+
+def _shown(update: ManifestUpdate, options: ManifestOptions) -> metadata.Metadata:
+    """Of a manifest in one file and of moderate size everything, else what is new."""
+    whole = update.rows is not None and update.rows <= options.whole_rows
+    table = update.manifest.rows if whole else update.fresh
+    rows = pl.DataFrame(table)
+    counts = rows.group_by("fusion_status").len("clips").sort("fusion_status")
+    shown: metadata.Metadata = {
+        "new_shards": len(update.new_shards),
+        "new_rows": update.fresh.num_rows,
+        "rows_in_file": update.base_rows,
+        "rows_in_deltas": update.delta_rows,
+        "deltas": update.deltas,
+        "published_delta": update.delta or "none",
+        "undeclared_shards": metadata.records([{"key": key} for key in update.undeclared]),
+        "new_shards_of_archived_locks": len(update.archived),
+        "shards" if whole else "new_shards_with_rows": rows["fused_key"].n_unique(),
+        "counts" if whole else "new_counts": metadata.records(counts.to_dicts()),
+        "read_back": metadata.records([{"pointer": pointer} for pointer in update.read_back]),
+        "preview" if whole else "new_preview": metadata.preview(
+            table, ["video_id", "fused_key", "shard_idx", "text_source", "fusion_status"]
+        ),
+        "seconds": round(update.seconds, 3),
+    }
+    if update.rows is not None:
+        shown["dagster/row_count"] = update.rows
+    return shown
 
 
 def _lock_fields(data: bytes) -> dict[str, Any]:

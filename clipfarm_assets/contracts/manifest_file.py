@@ -1,0 +1,145 @@
+"""The fused manifest as parquet objects: one base, and deltas that hold what came after it.
+
+Both are files of the 17 columns with a lock version and the shards they were made of. Files are
+merged without holding all of the base's rows.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clipfarm_assets.contracts.fused_manifest import (
+    SCHEMA,
+    BadManifest,
+    FusedManifest,
+    checked_rows,
+    own_metadata,
+)
+from clipfarm_assets.contracts.manifest_merge import NotMerged, spliced
+from clipfarm_assets.storage.tables import (
+    BadTable,
+    chunks_to_parquet,
+    parquet_footer,
+    parquet_to_chunks,
+    parquet_to_table,
+    table_to_parquet,
+)
+
+
+@dataclass(frozen=True)
+class ManifestFooter:
+    """What a file says of itself at its end.
+
+    Attributes:
+        rows: How many it has.
+        lock_version: Version of the lock they were fused under.
+        shards: What it was made of. None where that isn't on record, in a file of an older
+            deployment: only its rows tell.
+    """
+
+    rows: int
+    lock_version: int
+    shards: frozenset[str] | None
+
+    @classmethod
+    def read(cls, tail: Callable[[int], bytes], key: str) -> "ManifestFooter":
+        """Read it by `tail`, which gives the last so many bytes of the file.
+
+        Raises:
+            BadManifest: It isn't one; names `key`.
+        """
+        try:
+            footer = parquet_footer(tail)
+        except BadTable as error:
+            msg = f"{key}: {error}"
+            raise BadManifest(msg) from error
+        return cls(footer.rows, *own_metadata(footer.metadata, key))
+
+    @classmethod
+    def of(cls, data: bytes, key: str) -> "ManifestFooter":
+        """Read it from the whole file; raises as `read`."""
+        return cls.read(lambda length: data[-length:], key)
+
+
+def to_bytes(manifest: FusedManifest) -> bytes:
+    """The file: equal manifests give equal bytes."""
+    return table_to_parquet(manifest.rows, manifest.file_metadata())
+
+
+def from_bytes(data: bytes, key: str) -> FusedManifest:
+    """The whole file.
+
+    Raises:
+        BadManifest: It is none; names `key`.
+    """
+    try:
+        return FusedManifest.from_table(parquet_to_table(data), key)
+    except BadTable as error:
+        msg = f"{key}: {error}"
+        raise BadManifest(msg) from error
+
+
+def shards_of_file(data: bytes, key: str) -> frozenset[str]:
+    """The shards a file was made of; raises as `from_bytes`."""
+    recorded = ManifestFooter.of(data, key).shards
+    return from_bytes(data, key).shards if recorded is None else recorded
+
+
+def merged(data: bytes, key: str, additions: Sequence[FusedManifest]) -> FusedManifest:
+    """What a base and additions to it say together; raises as `from_bytes`."""
+    if not additions:
+        return from_bytes(data, key)
+    footer = ManifestFooter.of(data, key)
+    rows, shards = _joined(additions)
+    try:
+        pieces = [SCHEMA.empty_table(), *spliced(_chunks(data, key, footer), rows)]
+    except NotMerged:
+        return from_bytes(data, key).merged([rows], shards)
+    return FusedManifest(
+        pa.concat_tables(pieces), footer.lock_version, shards | (footer.shards or frozenset())
+    )
+
+
+def merged_to_bytes(data: bytes, key: str, additions: Sequence[FusedManifest]) -> bytes:
+    """`merged` as a file, the same bytes, in the memory of the files and a row group.
+
+    Raises:
+        BadManifest: The base is none; names `key`.
+    """
+    footer = ManifestFooter.of(data, key)
+    rows, shards = _joined(additions)
+    outline = FusedManifest(
+        SCHEMA.empty_table(), footer.lock_version, shards | (footer.shards or frozenset())
+    )
+    schema = SCHEMA.with_metadata(dict(sorted(outline.file_metadata().items())))
+    try:
+        return chunks_to_parquet(spliced(_chunks(data, key, footer), rows), schema)
+    except NotMerged:
+        return to_bytes(from_bytes(data, key).merged([rows], shards))
+
+
+def _joined(additions: Sequence[FusedManifest]) -> tuple[pa.Table, frozenset[str]]:
+    rows = pa.concat_tables([SCHEMA.empty_table(), *(a.rows for a in additions)])
+    return rows, frozenset[str]().union(*(a.shards for a in additions))
+
+
+def _chunks(data: bytes, key: str, footer: ManifestFooter) -> Iterator[pa.Table]:
+    """The base's rows, piece by piece.
+
+    Raises:
+        NotMerged: Its footer doesn't name every shard of its rows, so that it is to be read whole.
+        BadManifest: See `from_bytes`.
+    """
+    recorded = pa.array(sorted(footer.shards or ()), pa.string())
+    try:
+        for chunk in parquet_to_chunks(data):
+            rows = checked_rows(chunk, key)
+            if not pc.all(pc.is_in(rows["fused_key"].unique(), recorded), min_count=0).as_py():
+                msg = f"{key} names more shards in its rows than in its footer"
+                raise NotMerged(msg)
+            yield rows
+    except BadTable as error:
+        msg = f"{key}: {error}"
+        raise BadManifest(msg) from error

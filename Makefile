@@ -2,6 +2,7 @@
 #
 #   make demo     the pipeline on a sample store it generates; then `make ui`
 #   make test     the tests
+#   make costs    what a clip costs, counted: a short part of the tests
 #   make check    lint + tests, as CI does
 
 PYTHON ?= python3
@@ -24,7 +25,7 @@ demo ui: export CLIPFARM_START_DATE := 2026-02-05
 demo ui: export CLIPFARM_END_DATE := 2026-02-07
 demo ui: export HF_HUB_OFFLINE := 1
 
-.PHONY: install demo ui test lint check clean
+.PHONY: install demo ui test costs lint check clean
 .DEFAULT_GOAL := check
 
 install: $(INSTALLED)
@@ -50,6 +51,12 @@ ui: $(INSTALLED)
 test: export OMP_NUM_THREADS := 1
 test: $(INSTALLED)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+
+# What a clip costs, counted (requests, forwards, decoded packets, statements), and that however the
+# work is spread the bytes are the same. A part of `make test`; by itself it takes seconds.
+costs: export OMP_NUM_THREADS := 1
+costs: $(INSTALLED)
+	$(BIN)/pytest clipfarm_assets_tests/costs $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -141,8 +141,7 @@ def _layer(layer: Any, hidden: Any, rows: int | None) -> Any:
     normed = layer.layernorm_before(hidden).to(dtype)
 
     def heads(projected: Any) -> Any:
-        split = projected.unflatten(-1, (attention.num_attention_heads, -1))
-        return split.transpose(1, 2).contiguous()  # rows side by side: attention reads them faster
+        return projected.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
 
     keys, values = heads(attention.key(normed)), heads(attention.value(normed))
     hidden, normed = hidden[:, :rows], normed[:, :rows]

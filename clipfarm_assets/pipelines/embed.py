@@ -33,7 +33,7 @@ from clipfarm_assets.pipelines.workers import CPU, Machine
 
 __all__ = ["EmbedOptions", "EmbeddingStage", "EncoderBroken"]
 
-_ROWS_AT_ONCE = 1000
+_ROWS_AT_ONCE = 250
 """Clips looked at together: as many ledger rows are in memory at a time."""
 
 

@@ -74,7 +74,10 @@ def test_it_says_how_far_it_is(first):
         assert f"== {job}" in first.stdout
     for modality in ("video", "audio", "text"):
         for date in DATES:
-            line = rf"^\d\d:\d\d:\d\d \S+  {modality} {date}: 20/20, [\d.]+/s$"
+            line = (
+                rf"^\d\d:\d\d:\d\d \S+  {modality} {date}: 20/20, [\d.]+/s "
+                r"\(fetched \d+, decoded \d+, encoded \d+, stored \d+\)$"
+            )
             assert re.search(line, first.stdout, re.MULTILINE), line
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-_BUSY = 0.5
+_BUSY = 0.15
+"""Share of all cores that others may use before the start."""
 PACKAGES = ("numpy", "polars", "pyarrow", "obstore", "av", "torch", "transformers", "scikit-learn")
 
 
@@ -32,17 +33,36 @@ def machine() -> str:
         cpu = names[0].partition(":")[2].strip() if names else cpu
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    load = os.getloadavg()[0]
+    used = _used_by_others()
     told = (
         f"Machine: {cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}; "
-        f"load before the start {load:.1f}\n"
+        f"{used:.0%} of the cores in use before the start\n"
         f"Versions: Python {platform.python_version()}, {versions}"
     )
-    if load > _BUSY:
+    if used > _BUSY:
         # Threads of a linear algebra library wait for each other on cores they don't get: one
         # matrix product was seen to take ten times as long.
         told += "\nTHE MACHINE IS BUSY: these figures are not to be quoted; run again when idle."
     return told
+
+
+def _used_by_others(seconds: float = 1.0) -> float:
+    """The share of all cores in use over a moment in which this process sleeps.
+
+    Not the load average, which remembers a benchmark that ended a minute ago.
+    """
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+
+    def ticks() -> tuple[int, int]:
+        user, nice, system, idle, waiting, *rest = map(int, stat.read_text().split()[1:9])
+        return idle + waiting, user + nice + system + idle + waiting + sum(rest)
+
+    idle, total = ticks()
+    time.sleep(seconds)
+    idle_after, total_after = ticks()
+    return 1 - (idle_after - idle) / max(1, total_after - total)
 
 
 def peak_mib() -> float:

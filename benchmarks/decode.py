@@ -153,7 +153,7 @@ def _plain(raw: bytes) -> tuple[Frames, str]:
 
 def _ours(raw: bytes) -> tuple[Frames, str]:
     from clipfarm_assets.encoders.base import Deadline
-    from clipfarm_assets.encoders.video_frames import pick_frames
+    from clipfarm_assets.encoders.video.frames import pick_frames
 
     picked = pick_frames(raw, WANTED, WANTED, np.copy, Deadline.after(_DEADLINE_SECONDS))
     return picked.frames, f"{picked.packets_decoded} of {picked.decoded_frames}"

@@ -185,7 +185,7 @@ def _side_by_side(encoder):
 
 def _clips(count: int):
     """Clips of 16 frames: smooth pictures that drift, each with other colours."""
-    from clipfarm_assets.encoders.video import PreparedVideo
+    from clipfarm_assets.encoders.video.encoder import PreparedVideo
 
     random = np.random.default_rng(1)
     clips = []
@@ -199,7 +199,7 @@ def _clips(count: int):
 
 def _sounds(count: int, lengths: list[float]):
     """Chords in noise, of every length `count`."""
-    from clipfarm_assets.encoders.audio import PreparedAudio
+    from clipfarm_assets.encoders.audio.encoder import PreparedAudio
 
     random = np.random.default_rng(2)
     groups = {}

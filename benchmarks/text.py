@@ -153,7 +153,7 @@ def _ours(
     from clipfarm_assets.encoders.base import Deadline, Encoded, Source
     from clipfarm_assets.encoders.config import TextConfig
     from clipfarm_assets.encoders.models import resolve_model
-    from clipfarm_assets.encoders.text import TextEncoder
+    from clipfarm_assets.encoders.text.encoder import TextEncoder
     from clipfarm_assets.pipelines.flow import batched, ordered_map
 
     # Without the gate of `open_encoder`: its canaries are not what is measured, and the vectors

@@ -16,7 +16,7 @@ from typing import Any, Final, cast, get_args
 from clipfarm_assets.contracts.statuses import Modality
 from clipfarm_assets.encoders.base import EmbeddingVersion, ModelMismatch
 from clipfarm_assets.encoders.lock_store import LockStore
-from clipfarm_assets.encoders.verdicts import Verdicts
+from clipfarm_assets.encoders.precision.verdicts import Verdicts
 
 STAND_IN_NAME: Final = "stand-in"
 """Part of the name of every model whose seeded weights stand in for trained ones."""

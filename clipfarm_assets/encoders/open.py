@@ -4,14 +4,7 @@ from pathlib import Path
 
 from clipfarm_assets.contracts.statuses import Modality
 from clipfarm_assets.encoders.base import EmbeddingVersion, Encoder
-from clipfarm_assets.encoders.build import build_fingerprint
 from clipfarm_assets.encoders.config import AudioConfig, EncoderConfig, TextConfig, VideoConfig
-from clipfarm_assets.encoders.equivalence import (
-    PreciseEncoder,
-    gate,
-    recorded_verdict,
-    refuse_two_versions,
-)
 from clipfarm_assets.encoders.models import (
     Profile,
     ResolvedModel,
@@ -19,6 +12,13 @@ from clipfarm_assets.encoders.models import (
     resolve_model,
 )
 from clipfarm_assets.encoders.models_lock import ModelsLock
+from clipfarm_assets.encoders.precision.build import build_fingerprint
+from clipfarm_assets.encoders.precision.equivalence import (
+    PreciseEncoder,
+    gate,
+    recorded_verdict,
+    refuse_two_versions,
+)
 
 
 def known_version(
@@ -74,14 +74,17 @@ def _version_of(
 
 
 def _preprocess_version(modality: Modality) -> str:
-    from clipfarm_assets.encoders import audio, text, video
+    if modality == "video":
+        from clipfarm_assets.encoders.video import encoder as video
 
-    versions: dict[Modality, str] = {
-        "video": video.PREPROCESS_VERSION,
-        "audio": audio.PREPROCESS_VERSION,
-        "text": text.PREPROCESS_VERSION,
-    }
-    return versions[modality]
+        return video.PREPROCESS_VERSION
+    if modality == "audio":
+        from clipfarm_assets.encoders.audio import encoder as audio
+
+        return audio.PREPROCESS_VERSION
+    from clipfarm_assets.encoders.text import encoder as text
+
+    return text.PREPROCESS_VERSION
 
 
 def open_encoder(
@@ -127,15 +130,15 @@ def open_encoder(
 
 def _load(modality: Modality, resolved: ResolvedModel, config: EncoderConfig) -> PreciseEncoder:
     if modality == "video" and isinstance(config, VideoConfig):
-        from clipfarm_assets.encoders.video import VideoEncoder
+        from clipfarm_assets.encoders.video.encoder import VideoEncoder
 
         return VideoEncoder(resolved, config)
     if modality == "audio" and isinstance(config, AudioConfig):
-        from clipfarm_assets.encoders.audio import AudioEncoder
+        from clipfarm_assets.encoders.audio.encoder import AudioEncoder
 
         return AudioEncoder(resolved, config)
     if modality == "text" and isinstance(config, TextConfig):
-        from clipfarm_assets.encoders.text import TextEncoder
+        from clipfarm_assets.encoders.text.encoder import TextEncoder
 
         return TextEncoder(resolved, config)
     msg = f"expected the settings of a {modality} encoder, found {type(config).__name__}"

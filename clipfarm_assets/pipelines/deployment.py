@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from clipfarm_assets.contracts.text_gate import TextState
 from clipfarm_assets.encoders.models_lock import ModelsLock
-from clipfarm_assets.encoders.verdicts import Verdicts
+from clipfarm_assets.encoders.precision.verdicts import Verdicts
 from clipfarm_assets.ledger import published
 from clipfarm_assets.ledger.ledger import Ledger
 from clipfarm_assets.ledger.sqlite_file import BadState

@@ -11,7 +11,7 @@ import pytest
 
 from clipfarm_assets.contracts.statuses import MODALITIES
 from clipfarm_assets.encoders.base import Deadline
-from clipfarm_assets.encoders.video_frames import choose_frames, pick_frames
+from clipfarm_assets.encoders.video.frames import choose_frames, pick_frames
 from clipfarm_assets.pipelines.manifest import ManifestOptions, load_manifest, update_manifest
 from clipfarm_assets_tests.costs.counting import CountedWorld, growth
 from clipfarm_assets_tests.encoders.media import video

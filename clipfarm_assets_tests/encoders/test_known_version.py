@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 
 from clipfarm_assets.encoders.base import Equivalence, ModelMismatch
-from clipfarm_assets.encoders.build import build_fingerprint
-from clipfarm_assets.encoders.canary import CANARY_VERSION
 from clipfarm_assets.encoders.config import AudioConfig, TextConfig, VideoConfig
 from clipfarm_assets.encoders.demo_models import stand_in_dir
-from clipfarm_assets.encoders.equivalence import LEAST_COSINE
 from clipfarm_assets.encoders.models_lock import ModelsLock
 from clipfarm_assets.encoders.open import known_version, open_encoder
-from clipfarm_assets.encoders.verdicts import Verdict, Verdicts
+from clipfarm_assets.encoders.precision.build import build_fingerprint
+from clipfarm_assets.encoders.precision.canary import CANARY_VERSION
+from clipfarm_assets.encoders.precision.equivalence import LEAST_COSINE
+from clipfarm_assets.encoders.precision.verdicts import Verdict, Verdicts
 from clipfarm_assets.storage.objects import ObjectStore
 
 CASES = [
@@ -130,7 +130,7 @@ from pathlib import Path
 from clipfarm_assets.encoders.config import AudioConfig
 from clipfarm_assets.encoders.models_lock import ModelsLock
 from clipfarm_assets.encoders.open import known_version
-from clipfarm_assets.encoders.verdicts import Verdicts
+from clipfarm_assets.encoders.precision.verdicts import Verdicts
 from clipfarm_assets.storage.objects import ObjectStore
 store = ObjectStore.open({str(tmp_path / "store")!r})
 lock = ModelsLock(store, {KEY!r}, Verdicts(store, {VERDICTS!r}))

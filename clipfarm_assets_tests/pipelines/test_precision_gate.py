@@ -4,8 +4,8 @@ import pytest
 
 from clipfarm_assets.contracts.schema_lock import LockMismatch
 from clipfarm_assets.encoders.base import ModelMismatch
-from clipfarm_assets.encoders.canary import canaries
-from clipfarm_assets.encoders.equivalence import gate
+from clipfarm_assets.encoders.precision.canary import canaries
+from clipfarm_assets.encoders.precision.equivalence import gate
 from clipfarm_assets.storage.npy import vector_to_npy
 from clipfarm_assets_tests.encoders.doubles import TwoPrecisions, version_of
 from clipfarm_assets_tests.pipelines.kit import DAY_1, Clip, clips

@@ -8,7 +8,7 @@ from typing import Any, Final
 import av
 
 from clipfarm_assets.encoders.base import Deadline
-from clipfarm_assets.encoders.video_bitstream import Role, Unplannable, role_of
+from clipfarm_assets.encoders.video.bitstream import Role, Unplannable, role_of
 
 # Others store no presentation times, or packets that are not whole frames.
 _PLANNABLE_CONTAINERS: Final = frozenset({"mov", "matroska"})

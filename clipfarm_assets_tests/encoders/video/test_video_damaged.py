@@ -6,8 +6,6 @@ from contextlib import suppress
 import av
 import numpy as np
 import pytest
-
-from clipfarm_assets.encoders.base import MediaError
 from clipfarm_assets_tests.encoders.test_video_planned import (
     PLANNED,
     assert_same,
@@ -19,6 +17,8 @@ from clipfarm_assets_tests.encoders.test_video_planned import (
     x264,
     x265,
 )
+
+from clipfarm_assets.encoders.base import MediaError
 
 
 def packet_places(raw):

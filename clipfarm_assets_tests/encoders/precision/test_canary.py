@@ -10,11 +10,11 @@ import soundfile
 
 from clipfarm_assets.contracts.statuses import MODALITIES
 from clipfarm_assets.encoders.base import Deadline
-from clipfarm_assets.encoders.canary import CANARY_VERSION, canaries
-from clipfarm_assets.encoders.canary_video import FRAMES, canary_frames
 from clipfarm_assets.encoders.config import TEMPLATE_FIELDS, TextConfig
 from clipfarm_assets.encoders.open import open_encoder
-from clipfarm_assets.encoders.video_frames import pick_frames
+from clipfarm_assets.encoders.precision.canary import CANARY_VERSION, canaries
+from clipfarm_assets.encoders.precision.canary_video import FRAMES, canary_frames
+from clipfarm_assets.encoders.video.frames import pick_frames
 
 # Of canary-1. Another hash is another set: raise CANARY_VERSION.
 VIDEO_SHA256 = "8ba1d136137d676c945be5b0dce7b44f2c2c56404b26d8fad49a3b552932e2c3"

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipfarm_assets.encoders.config import Precision
-from clipfarm_assets.encoders.text_packing import PackShape, plan_packs
+from clipfarm_assets.encoders.text.packing import PackShape, plan_packs
 
 _ANY_TOKEN: Final = 0
 """What fills rows that belong to no text. They are computed and dropped."""

@@ -3,7 +3,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipfarm_assets.encoders.text_packing import LEAST_ROWS, PackShape, plan_packs, plan_runs
+from clipfarm_assets.encoders.text.packing import LEAST_ROWS, PackShape, plan_packs, plan_runs
 
 LENGTHS = st.lists(st.integers(1, 300), max_size=120)
 BUDGET = st.integers(0, 1100)

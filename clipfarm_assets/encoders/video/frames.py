@@ -26,15 +26,15 @@ from numpy.typing import NDArray
 from clipfarm_assets.encoders.base import Deadline, MediaError
 from clipfarm_assets.encoders.config import Rotation
 from clipfarm_assets.encoders.guard import media_errors
-from clipfarm_assets.encoders.video_bitstream import Unplannable
-from clipfarm_assets.encoders.video_decoding import (
+from clipfarm_assets.encoders.video.bitstream import Unplannable
+from clipfarm_assets.encoders.video.decoding import (
     Converter,
     Decoded,
     decode_from_start,
     decode_intervals,
 )
-from clipfarm_assets.encoders.video_file import open_video
-from clipfarm_assets.encoders.video_packets import (
+from clipfarm_assets.encoders.video.file import open_video
+from clipfarm_assets.encoders.video.packets import (
     Listing,
     list_packets,
     plan_intervals,

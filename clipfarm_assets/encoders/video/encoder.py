@@ -27,8 +27,8 @@ from clipfarm_assets.encoders.models import (
     ResolvedModel,
     embedding_version,
 )
-from clipfarm_assets.encoders.video_forward import VideoForward
-from clipfarm_assets.encoders.video_frames import pick_frames
+from clipfarm_assets.encoders.video.forward import VideoForward
+from clipfarm_assets.encoders.video.frames import pick_frames
 
 PREPROCESS_VERSION: Final = "video-1"
 MAX_ASPECT: Final = 64

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from clipfarm_assets.encoders.audio_forward import AudioForward
+from clipfarm_assets.encoders.audio.forward import AudioForward
 from clipfarm_assets.encoders.base import (
     Deadline,
     Encoded,

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+from clipfarm_assets_tests.encoders.test_video_frames import decode_all
 from safetensors.torch import load_file, save_file
 from transformers import VideoMAEConfig, VideoMAEModel
 
@@ -13,9 +14,8 @@ from clipfarm_assets.encoders.config import VideoConfig
 from clipfarm_assets.encoders.demo_models import stand_in_dir
 from clipfarm_assets.encoders.models import ModelUnavailable
 from clipfarm_assets.encoders.open import open_encoder
-from clipfarm_assets.encoders.video import FramePreprocess
+from clipfarm_assets.encoders.video.encoder import FramePreprocess
 from clipfarm_assets_tests.encoders import media
-from clipfarm_assets_tests.encoders.test_video_frames import decode_all
 
 CLIPS = {
     "plain": media.video(24),

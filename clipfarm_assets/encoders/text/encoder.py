@@ -20,8 +20,8 @@ from clipfarm_assets.encoders.config import Precision, TextConfig, template_fiel
 from clipfarm_assets.encoders.guard import unit_vector
 from clipfarm_assets.encoders.loading import choose_device, use_threads
 from clipfarm_assets.encoders.models import ResolvedModel, embedding_version
-from clipfarm_assets.encoders.text_loading import load_sentence_transformer
-from clipfarm_assets.encoders.text_ways import TextWays
+from clipfarm_assets.encoders.text.loading import load_sentence_transformer
+from clipfarm_assets.encoders.text.ways import TextWays
 
 PREPROCESS_VERSION: Final = "text-1"
 MAX_JSON_BYTES: Final = 8 * 2**20

@@ -6,8 +6,8 @@ from importlib.metadata import version
 
 import pytest
 
-from clipfarm_assets.encoders import build
-from clipfarm_assets.encoders.build import build_fingerprint
+from clipfarm_assets.encoders.precision import build
+from clipfarm_assets.encoders.precision.build import build_fingerprint
 
 CPUINFO = """processor\t: 0
 model name\t: Some Processor
@@ -110,7 +110,7 @@ def test_a_gpu_is_named_by_its_driver(root, no_torch):
 def test_it_is_the_same_with_torch_loaded_and_without():
     code = """
 import sys
-from clipfarm_assets.encoders.build import build_fingerprint
+from clipfarm_assets.encoders.precision.build import build_fingerprint
 without = build_fingerprint("auto")
 assert "torch" not in sys.modules
 import torch

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from clipfarm_assets.encoders.base import Deadline, MediaError
 from clipfarm_assets.encoders.config import Rotation
-from clipfarm_assets.encoders.video_bitstream import Unplannable
-from clipfarm_assets.encoders.video_file import check_size
-from clipfarm_assets.encoders.video_packets import Interval
+from clipfarm_assets.encoders.video.bitstream import Unplannable
+from clipfarm_assets.encoders.video.file import check_size
+from clipfarm_assets.encoders.video.packets import Interval
 
 _T = TypeVar("_T")
 

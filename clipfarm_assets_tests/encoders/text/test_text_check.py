@@ -13,9 +13,9 @@ from sentence_transformers import SentenceTransformer
 from clipfarm_assets.encoders.config import TextConfig
 from clipfarm_assets.encoders.demo_models import stand_in_dir
 from clipfarm_assets.encoders.open import open_encoder
-from clipfarm_assets.encoders.text_check import rows_stand_alone
-from clipfarm_assets.encoders.text_forward import Linear
-from clipfarm_assets.encoders.text_packing import PackShape
+from clipfarm_assets.encoders.text.check import rows_stand_alone
+from clipfarm_assets.encoders.text.forward import Linear
+from clipfarm_assets.encoders.text.packing import PackShape
 
 SHAPES = [PackShape(128), PackShape(128, fixed=True)]
 TEXTS = ["the cat sat", "cat " * 400, ""]

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipfarm_assets.encoders import equivalence
 from clipfarm_assets.encoders.base import Equivalence, MediaError, ModelMismatch
-from clipfarm_assets.encoders.canary import CANARY_VERSION, canaries
-from clipfarm_assets.encoders.equivalence import LEAST_COSINE, TIE, compare, gate
 from clipfarm_assets.encoders.models_lock import ModelsLock
-from clipfarm_assets.encoders.verdicts import Verdict, Verdicts
+from clipfarm_assets.encoders.precision import equivalence
+from clipfarm_assets.encoders.precision.canary import CANARY_VERSION, canaries
+from clipfarm_assets.encoders.precision.equivalence import LEAST_COSINE, TIE, compare, gate
+from clipfarm_assets.encoders.precision.verdicts import Verdict, Verdicts
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets_tests.encoders.doubles import TwoPrecisions, version_of
 

@@ -20,10 +20,10 @@ from clipfarm_assets.encoders.base import (
     MediaError,
     ModelMismatch,
 )
-from clipfarm_assets.encoders.canary import CANARY_VERSION, canaries
 from clipfarm_assets.encoders.config import Precision
 from clipfarm_assets.encoders.models_lock import ModelsLock
-from clipfarm_assets.encoders.verdicts import Verdict, passes
+from clipfarm_assets.encoders.precision.canary import CANARY_VERSION, canaries
+from clipfarm_assets.encoders.precision.verdicts import Verdict, passes
 
 LEAST_COSINE: Final = 0.9999
 TIE: Final = 1e-7

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from clipfarm_assets.encoders.text_forward import Linear, PackedBert
-from clipfarm_assets.encoders.text_packing import LEAST_ROWS, PackShape
-from clipfarm_assets.encoders.text_tokens import TextTokenizer
+from clipfarm_assets.encoders.text.forward import Linear, PackedBert
+from clipfarm_assets.encoders.text.packing import LEAST_ROWS, PackShape
+from clipfarm_assets.encoders.text.tokens import TextTokenizer
 
 _LANES: Final = 64
 """Matrix widths must be multiples: then every text's first element is aligned alike, and vector

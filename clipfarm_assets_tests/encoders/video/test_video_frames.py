@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clipfarm_assets.encoders.base import Deadline, MediaError
-from clipfarm_assets.encoders.video_frames import choose_frames, pick_frames
+from clipfarm_assets.encoders.video.frames import choose_frames, pick_frames
 from clipfarm_assets_tests.encoders import media
 
 TIMES = [index * index * 10 for index in range(24)]

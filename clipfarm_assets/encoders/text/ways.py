@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from clipfarm_assets.encoders.config import Precision, TextConfig
 from clipfarm_assets.encoders.guard import unit_vector
-from clipfarm_assets.encoders.text_check import difference, rows_stand_alone, unknown_form
-from clipfarm_assets.encoders.text_forward import PackedBert
-from clipfarm_assets.encoders.text_packing import PackShape, plan_runs
-from clipfarm_assets.encoders.text_tokens import TextTokenizer
+from clipfarm_assets.encoders.text.check import difference, rows_stand_alone, unknown_form
+from clipfarm_assets.encoders.text.forward import PackedBert
+from clipfarm_assets.encoders.text.packing import PackShape, plan_runs
+from clipfarm_assets.encoders.text.tokens import TextTokenizer
 
 _PACK_TOKENS: Final = 1024
 """Tokens of a forward: more were not faster, and a thread's temporaries stay at a few MiB."""

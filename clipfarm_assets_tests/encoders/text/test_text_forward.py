@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipfarm_assets.encoders.demo_models import stand_in_dir
-from clipfarm_assets.encoders.text_forward import PackedBert
-from clipfarm_assets.encoders.text_loading import load_sentence_transformer
-from clipfarm_assets.encoders.text_packing import LEAST_ROWS, PackShape
-from clipfarm_assets.encoders.text_tokens import TextTokenizer
+from clipfarm_assets.encoders.text.forward import PackedBert
+from clipfarm_assets.encoders.text.loading import load_sentence_transformer
+from clipfarm_assets.encoders.text.packing import LEAST_ROWS, PackShape
+from clipfarm_assets.encoders.text.tokens import TextTokenizer
 
 BUDGET = 512
 WORDS = ["the", "quick", "fox", "jumps", "over", "music", "plays,", "42", "people", "dance!"]

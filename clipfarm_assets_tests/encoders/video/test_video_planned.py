@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from av.video.frame import PictureType
 
-from clipfarm_assets.encoders import video_packets
 from clipfarm_assets.encoders.base import Deadline
-from clipfarm_assets.encoders.video_frames import pick_frames
-from clipfarm_assets.encoders.video_packets import within_reorder_depth
+from clipfarm_assets.encoders.video import packets as video_packets
+from clipfarm_assets.encoders.video.frames import pick_frames
+from clipfarm_assets.encoders.video.packets import within_reorder_depth
 from clipfarm_assets_tests.encoders import media
 
 PLANNED = ""

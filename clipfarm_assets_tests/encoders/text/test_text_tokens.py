@@ -4,7 +4,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from clipfarm_assets.encoders.demo_models import stand_in_dir
-from clipfarm_assets.encoders.text_tokens import TextTokenizer
+from clipfarm_assets.encoders.text.tokens import TextTokenizer
 
 MOST = 32
 TEXTS = [

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import VideoMAEConfig, VideoMAEModel
 
-from clipfarm_assets.encoders import video_forward
-from clipfarm_assets.encoders.video_forward import VideoForward
+from clipfarm_assets.encoders.video import forward as video_forward
+from clipfarm_assets.encoders.video.forward import VideoForward
 
 SHAPES = {  # dim, heads, hidden, layers, frames, edge of a frame, final norm in the model
     "98 tokens": (96, 2, 384, 3, 4, 112, False),

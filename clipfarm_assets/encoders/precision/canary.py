@@ -19,13 +19,13 @@ def canaries(modality: Modality) -> Iterator[Source]:
     """The set's items of one modality as raw objects with metadata, one made after the other."""
     # Late: a verdict on record is read without the libraries that media are made with.
     if modality == "video":
-        from clipfarm_assets.encoders.canary_video import video_canaries
+        from clipfarm_assets.encoders.precision.canary_video import video_canaries
 
         return video_canaries()
     if modality == "audio":
-        from clipfarm_assets.encoders.canary_audio import audio_canaries
+        from clipfarm_assets.encoders.precision.canary_audio import audio_canaries
 
         return audio_canaries()
-    from clipfarm_assets.encoders.canary_text import text_canaries
+    from clipfarm_assets.encoders.precision.canary_text import text_canaries
 
     return text_canaries()

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
-from clipfarm_assets.encoders import text_ways
 from clipfarm_assets.encoders.base import ContentMissing, MediaError
 from clipfarm_assets.encoders.config import TextConfig
 from clipfarm_assets.encoders.demo_models import stand_in_dir
 from clipfarm_assets.encoders.models import ModelUnavailable, resolve_model
 from clipfarm_assets.encoders.open import open_encoder
-from clipfarm_assets.encoders.text import (
+from clipfarm_assets.encoders.text import ways as text_ways
+from clipfarm_assets.encoders.text.encoder import (
     MAX_CHARACTERS,
     MAX_JSON_BYTES,
     TextEncoder,

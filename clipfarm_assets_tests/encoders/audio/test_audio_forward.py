@@ -3,7 +3,7 @@ import pytest
 import torch
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from clipfarm_assets.encoders.audio_forward import AudioForward, fold_group_norm
+from clipfarm_assets.encoders.audio.forward import AudioForward, fold_group_norm
 from clipfarm_assets_tests.encoders import media
 
 

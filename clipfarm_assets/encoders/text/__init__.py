@@ -1,0 +1,1 @@
+"""Words to vectors: tokens, packing many texts into one forward, MiniLM."""

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from clipfarm_assets_tests.encoders.test_video_frames import decode_all
 from safetensors.torch import load_file, save_file
 from transformers import VideoMAEConfig, VideoMAEModel
 
@@ -16,6 +15,7 @@ from clipfarm_assets.encoders.models import ModelUnavailable
 from clipfarm_assets.encoders.open import open_encoder
 from clipfarm_assets.encoders.video.encoder import FramePreprocess
 from clipfarm_assets_tests.encoders import media
+from clipfarm_assets_tests.encoders.video.test_video_frames import decode_all
 
 CLIPS = {
     "plain": media.video(24),

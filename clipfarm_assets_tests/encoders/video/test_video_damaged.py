@@ -6,7 +6,9 @@ from contextlib import suppress
 import av
 import numpy as np
 import pytest
-from clipfarm_assets_tests.encoders.test_video_planned import (
+
+from clipfarm_assets.encoders.base import MediaError
+from clipfarm_assets_tests.encoders.video.test_video_planned import (
     PLANNED,
     assert_same,
     av1,
@@ -17,8 +19,6 @@ from clipfarm_assets_tests.encoders.test_video_planned import (
     x264,
     x265,
 )
-
-from clipfarm_assets.encoders.base import MediaError
 
 
 def packet_places(raw):

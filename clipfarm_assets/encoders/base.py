@@ -163,6 +163,10 @@ class Encoder(Protocol):
         """Items a call of `encode` should be given at most: more gain nothing."""
 
     @property
+    def note(self) -> str:
+        """What is computed, and why that way, as far as it is known yet; for people to read."""
+
+    @property
     def equivalence(self) -> Equivalence | None:
         """Why the precision in use is used, where another than the exact one was asked for."""
 

@@ -42,6 +42,8 @@ def stage_metadata(report: StageReport, standing: Mapping[str, int]) -> Metadata
         metadata["version"] = report.version
     if report.equivalence:
         metadata["precision"] = report.equivalence
+    if report.computed:
+        metadata["computed"] = report.computed
     if report.roofline:
         metadata["roofline"] = records(report.roofline.records())
         metadata["bound_by"] = report.roofline.sentence()

@@ -122,9 +122,11 @@ class EmbeddingStage:
         report.roofline = roofline(
             flow.meters.uses(), flow.plan, progress.done, report.seconds - opening
         )
-        version, equivalence = encoder.version_if_known, encoder.equivalence_if_opened
-        report.version = version.id if version else ""
-        report.equivalence = equivalence.sentence() if equivalence else ""
+        if version := encoder.version_if_known:
+            report.version = version.id
+        if opened := encoder.if_opened:
+            report.computed = opened.note
+            report.equivalence = opened.equivalence.sentence() if opened.equivalence else ""
         return report
 
     def _clips(self, index: pa.Table, rows: Iterable[int]) -> Iterator[Clip]:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from threading import Lock
 
-from clipfarm_assets.encoders.base import EmbeddingVersion, Encoder, Equivalence, ModelMismatch
+from clipfarm_assets.encoders.base import EmbeddingVersion, Encoder, ModelMismatch
 from clipfarm_assets.pipelines.deployment import Deployment
 
 
@@ -51,9 +51,9 @@ class EncoderOnDemand:
         return self._version or (self._encoder.version if self._encoder else None)
 
     @property
-    def equivalence_if_opened(self) -> Equivalence | None:
-        """The encoder's, if it was opened so far and has one; opens nothing."""
-        return self._encoder.equivalence if self._encoder else None
+    def if_opened(self) -> Encoder | None:
+        """The encoder, if anything used it so far; opens nothing."""
+        return self._encoder
 
     def __call__(self) -> Encoder:
         """The encoder; its version is recorded in the models lock before its first vector.

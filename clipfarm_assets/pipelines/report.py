@@ -27,6 +27,7 @@ class StageReport:
         roofline: How near it came to what the machine can do, if it was measured.
         equivalence: Why the numeric precision in use is used, where another than the exact one
             was asked for.
+        computed: What of the model was computed, and why that way.
     """
 
     stage: str
@@ -40,6 +41,7 @@ class StageReport:
     version: str = ""
     roofline: Roofline | None = None
     equivalence: str = ""
+    computed: str = ""
 
     @property
     def worked_on(self) -> int:

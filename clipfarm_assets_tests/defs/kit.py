@@ -35,6 +35,7 @@ class HashEncoder:
 
     is_stand_in = False
     group_size = 1
+    note = "hashed"
     equivalence = None
 
     def __init__(self, modality, revision, config):

@@ -34,6 +34,7 @@ class TwoPrecisions:
 
     is_stand_in = False
     group_size = 4
+    note = "made up"
 
     def __init__(self, angle=0.001, modality="text", revision="r1", lost=()):
         self.angle, self.lost = angle, lost

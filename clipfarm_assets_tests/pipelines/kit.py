@@ -80,6 +80,7 @@ class HashEncoder:
     version: EmbeddingVersion
     is_stand_in: bool = False
     group_size: int = 1
+    note: str = "hashed"
     equivalence: Equivalence | None = None
     prepared: list[str] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)

@@ -269,4 +269,5 @@ def test_why_a_precision_is_used_is_said_and_reported(world):
     verdict = Equivalence("bf16", True, 12, 0.99997, 0.9999, 0, "here")
     report = run(world, door("video", equivalence=verdict))
     assert report.equivalence == verdict.sentence()
+    assert report.computed == "hashed"
     assert world.said.count(verdict.sentence()) == 1

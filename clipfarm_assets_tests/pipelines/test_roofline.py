@@ -96,9 +96,11 @@ def test_the_ui_shows_the_table_and_says_what_limits():
     assert {"roofline", "bound_by", "precision"}.isdisjoint(metadata.stage_metadata(report, {}))
     report.roofline = roofline(USES, CPU, items=10, seconds=25.0)
     report.equivalence = "bf16 is used: said the gate"
+    report.computed = "the first 16 rows of the last layer"
 
     shown = metadata.stage_metadata(report, {})
 
+    assert (shown["precision"], shown["computed"]) == (report.equivalence, report.computed)
     rows = [record.data for record in shown["roofline"].records]
     assert rows[-1] == {
         "stage": "whole",

@@ -87,6 +87,11 @@ class AudioEncoder:
         self.is_stand_in = resolved.is_stand_in
         self._use(config)
 
+    @property
+    def note(self) -> str:
+        """See `base.Encoder`."""
+        return self.forward.note
+
     def at(self, precision: Precision) -> "AudioEncoder":
         """This encoder at a precision, on the same weights; those it adds are made once."""
         other = copy.copy(self)

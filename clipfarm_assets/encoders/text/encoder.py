@@ -43,7 +43,7 @@ class TextEncoder:
     """Unit vectors of metadata and transcript, concatenated and L2-normalised again.
 
     Texts of a group share forwards without padding where that is known to leave each text's bits
-    as they are, see `text_ways`.
+    as they are, see `ways`.
 
     Attributes:
         version: Provenance of the vectors; names the precision.
@@ -73,6 +73,13 @@ class TextEncoder:
         self.version = embedding_version(
             "text", self._resolved, PREPROCESS_VERSION, config, self._dim
         )
+
+    @property
+    def note(self) -> str:
+        """See `base.Encoder`."""
+        if self.why_not_packed is None:
+            return "texts share forwards, which leaves each one's bits as they are"
+        return f"a text a forward: {self.why_not_packed}"
 
     def at(self, precision: Precision) -> Self:
         """This encoder at another precision: the same loaded weights, and its own version."""

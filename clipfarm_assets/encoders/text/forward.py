@@ -5,7 +5,7 @@ Attention mixes the tokens of one text only and runs a text at a time, without a
 
 A text's bits are the same in every pack as long as a row of ``x @ W.T`` does not depend on the
 other rows. In float32 with one thread, MKL keeps to that from `LEAST_ROWS` rows on; in bfloat16
-kernels change with the number of rows, so that it has to be fixed. `text_check.rows_stand_alone`
+kernels change with the number of rows, so that it has to be fixed. `check.rows_stand_alone`
 tries it on the machine at hand.
 """
 

@@ -129,7 +129,7 @@ class TextWays:
     """A loaded model's ways, each made when it is first asked for and kept."""
 
     def __init__(self, model: Any, config: TextConfig) -> None:
-        """Try out whether `model` can be packed; see `text_check`."""
+        """Try out whether `model` can be packed; see `check`."""
         most = max_tokens(model)
         self._model = model
         self._config = config

@@ -13,6 +13,7 @@ between disks and moments, so each path is also shown without the time spent on 
 """
 
 import argparse
+import gc
 import hashlib
 import io
 import shutil
@@ -131,6 +132,8 @@ def _child(step: str, place: str, other: str, clips: int, compared: int = 0) -> 
         return
     with tempfile.TemporaryDirectory(prefix="clipfarm-benchmark-") as scratch:
         _clear(_opened(place))
+        gc.collect()
+        gc.freeze()  # as step processes do with what they have imported
         run = (_ours if step == "ours" else _plain)(place, Path(other), clips, Path(scratch))
         run["seconds_without_ledger"] = run["seconds"] - run["parts"]["ledger"]
         run["digest"] = _digest(_opened(place), compared)

@@ -1,4 +1,11 @@
 """Imported by the step processes' fork server only, never by the definitions: see `executor`."""
 
+import gc
+
 import torch  # noqa: F401, TID253 - the import is the point
 import transformers  # noqa: F401, TID253
+
+# What is imported by now lives as long as the process. Steps that make objects by the hundred
+# thousand would look through it in every full collection, and copy its pages by doing so.
+gc.collect()
+gc.freeze()

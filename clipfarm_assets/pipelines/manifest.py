@@ -2,7 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -19,6 +20,7 @@ from clipfarm_assets.contracts.schema_lock import LockMismatch, SchemaLock
 from clipfarm_assets.contracts.statuses import Strategy
 from clipfarm_assets.pipelines import manifest_store
 from clipfarm_assets.pipelines.deployment import Deployment
+from clipfarm_assets.pipelines.flow import ordered_map
 from clipfarm_assets.pipelines.lock import load_lock
 from clipfarm_assets.pipelines.manifest_store import Survey
 from clipfarm_assets.pipelines.progress import Progress, Say, silent
@@ -26,7 +28,7 @@ from clipfarm_assets.storage.npz import BadShard
 
 POINTERS_READ_BACK: Final = 3
 # Twice as many are held: a shard of 2048 rows has 19 MB.
-_SHARDS_AT_ONCE: Final = 4
+_SHARDS_AT_ONCE: Final = 2
 
 
 class DanglingPointer(RuntimeError):  # noqa: N818
@@ -275,10 +277,9 @@ def _read_new(deployment: Deployment, lock: SchemaLock, found: Survey, say: Say)
     undeclared: list[str] = []
     archived: list[str] = []
     progress = Progress(f"manifest {strategy}", len(unknown), say)
-    for shard_key, data in store.get_many(unknown, workers=_SHARDS_AT_ONCE):
-        if not isinstance(data, bytes):
-            raise data
-        shard = FusedShard.from_npz(data, shard_key)
+    for shard_key, shard in _shards(deployment, unknown):
+        if not isinstance(shard, FusedShard):
+            raise shard
         if shard.lock_version() < lock.lock_version:
             archived.append(shard_key)
         elif shard.lock_version() > lock.lock_version:
@@ -323,11 +324,30 @@ def _read_back(deployment: Deployment, shown: pa.Table) -> Iterator[str]:
 
 def shards_of(deployment: Deployment, keys: list[str]) -> Iterator[tuple[str, FusedShard | str]]:
     """Every shard once, in order, or the sentence that says why it can't be had."""
-    for key, data in deployment.store.get_many(keys, workers=2):
-        if not isinstance(data, bytes):
+    for key, shard in _shards(deployment, keys):
+        if isinstance(shard, FileNotFoundError):
             yield key, f"{key} does not exist"
-            continue
+        else:
+            yield key, shard if isinstance(shard, FusedShard) else str(shard)
+
+
+def _shards(
+    deployment: Deployment, keys: Sequence[str]
+) -> Iterator[tuple[str, FusedShard | FileNotFoundError | BadShard]]:
+    """Every shard once, in order, or why not; few at a time, checksums compared side by side."""
+
+    def parsed(
+        found: tuple[str, bytes | FileNotFoundError],
+    ) -> tuple[str, FusedShard | FileNotFoundError | BadShard]:
+        key, data = found
+        if not isinstance(data, bytes):
+            return key, data
         try:
-            yield key, FusedShard.from_npz(data, key)
+            return key, FusedShard.from_npz(data, key)
         except BadShard as error:
-            yield key, str(error)
+            return key, error
+
+    fetched = deployment.store.get_many(keys, workers=_SHARDS_AT_ONCE)
+    shards = ordered_map(parsed, fetched, workers=_SHARDS_AT_ONCE, ahead=_SHARDS_AT_ONCE)
+    with closing(fetched), closing(shards):
+        yield from shards

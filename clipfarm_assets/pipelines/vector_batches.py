@@ -53,7 +53,10 @@ class VectorBatch:
 def read_batches(
     store: ObjectStore, batches: Sequence[Sequence[Candidate]], lock: SchemaLock
 ) -> Generator[VectorBatch, None, None]:
-    """Read the batches in order, one stream of requests for them all.
+    """Read and check the batches in order, one stream of requests for them all.
+
+    Both happen in a thread of their own, a little ahead of whoever fuses what is read: hashing and
+    sums over blocks let other threads run meanwhile.
 
     Wrap it in ``contextlib.closing`` where the consumer may raise: its threads live until it is
     closed.
@@ -63,13 +66,12 @@ def read_batches(
     """
     fetched = store.get_many(_keys(batches))
 
-    def take(batch: Sequence[Candidate]) -> list[Objects]:
-        return [_objects(clip, fetched) for clip in batch]
+    def checked(batch: Sequence[Candidate]) -> VectorBatch:
+        return check_batch(batch, [_objects(clip, fetched) for clip in batch], lock)
 
-    ahead = ordered_map(take, batches, workers=1, ahead=_BATCHES_AHEAD)
+    ahead = ordered_map(checked, batches, workers=1, ahead=_BATCHES_AHEAD)
     with closing(fetched), closing(ahead):
-        for batch, objects in zip(batches, ahead, strict=True):
-            yield check_batch(batch, objects, lock)
+        yield from ahead
 
 
 def _keys(batches: Iterable[Sequence[Candidate]]) -> Generator[str, None, None]:

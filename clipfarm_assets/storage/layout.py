@@ -7,6 +7,7 @@ those of the published pipeline, so that an older deployment's bucket is taken a
 import datetime as dt
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from clipfarm_assets.contracts.horizons import HORIZONS, Horizon
@@ -26,6 +27,7 @@ class BadVideoId(ValueError):  # noqa: N818
     """An id that no key may be built from."""
 
 
+@lru_cache(maxsize=4096)  # several keys are made of an id in a row
 def check_video_id(video_id: str) -> str:
     """Return `video_id` if it is 1 to 64 of ``A-Z a-z 0-9 _ -``, or raise `BadVideoId`."""
     if not isinstance(video_id, str) or not _VIDEO_ID.fullmatch(video_id):

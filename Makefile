@@ -56,7 +56,7 @@ test: $(INSTALLED)
 # work is spread the bytes are the same. A part of `make test`; by itself it takes seconds.
 costs: export OMP_NUM_THREADS := 1
 costs: $(INSTALLED)
-	$(BIN)/pytest clipfarm_assets_tests/costs $(PYTEST_ARGS)
+	$(BIN)/pytest clipfarm_assets_tests/costs clipfarm_assets_tests/pipelines/test_same_bytes.py $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -81,12 +81,22 @@ def choose_device(config: EncoderConfig) -> Any:
         "cpu": True,
     }
     if config.device == "auto":
-        return torch.device(next(name for name, there in available.items() if there))
+        return _exact_float32(torch.device(next(n for n, there in available.items() if there)))
     if not available[config.device]:
         there = ", ".join(name for name, is_there in available.items() if is_there)
         msg = f"device {config.device} is not available here; available: {there}"
         raise ModelUnavailable(msg)
-    return torch.device(config.device)
+    return _exact_float32(torch.device(config.device))
+
+
+def _exact_float32(device: Any) -> Any:
+    """On CUDA, convolutions and products of float32 in float32: torch's own default is less."""
+    import torch
+
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+    return device
 
 
 def use_threads(config: EncoderConfig) -> None:

@@ -59,7 +59,8 @@ class Adoption:
         Where no raw object is left there is nothing to compare with; they are adopted all the same.
 
         Raises:
-            ModelMismatch: The encoder makes other vectors, or is a stand-in.
+            ModelMismatch: The encoder makes other vectors, is a stand-in, or computes in another
+                than the exact precision, in which no older deployment did.
             EncoderBroken: It could make none, for no fault of the media.
         """
         lock = self.deployment.models_lock()
@@ -69,6 +70,13 @@ class Adoption:
         candidates = self.deployment.ledger.unversioned(stage, statuses.SUCCESS, CANDIDATES)
         if not candidates:
             return
+        if precision := encoder.version.params.get("precision"):
+            msg = (
+                f"the store has unversioned {self.modality} vectors of an older deployment, which "
+                f"are exact, and the encoder's precision is {precision}: run once with precision "
+                "exact, which takes them over as they are, then go over to the other"
+            )
+            raise ModelMismatch(msg)
         if not encoder.is_stand_in:  # else `adopt` refuses it, whatever it makes
             self._compare(encoder, candidates)
         lock.adopt(self.modality, encoder.version, encoder.is_stand_in)

@@ -49,6 +49,8 @@ class EmbedOptions:
         put_workers: Threads that store vectors.
         threads: Torch's threads for one item, as the encoder has them: so many cores an encode
             worker takes.
+        queue_depth: Items a worker of each queue; None follows from the step.
+        audio_seconds: The longest sound, as the encoder takes it: memory follows from it.
         prefetch_mib: Bound of raw objects in memory, in MiB, see `flow.ByteBudget`.
         item_deadline_seconds: Time after which one item's decoding is given up.
         max_fail_retries: Failures of one source kept as `fail`; the next one is `fail_terminal`.
@@ -63,6 +65,8 @@ class EmbedOptions:
     encode_workers: int | None = None
     put_workers: int | None = None
     threads: int = 1
+    queue_depth: int | None = None
+    audio_seconds: float = 90.0
     prefetch_mib: int = 256
     item_deadline_seconds: float = 120.0
     max_fail_retries: int = statuses.DEFAULT_MAX_FAIL_RETRIES
@@ -73,7 +77,13 @@ class EmbedOptions:
     def worker_options(self) -> WorkerOptions:
         """What of it decides the plan."""
         return WorkerOptions(
-            self.fetch_workers, self.workers, self.encode_workers, self.put_workers, self.threads
+            self.fetch_workers,
+            self.workers,
+            self.encode_workers,
+            self.put_workers,
+            self.threads,
+            self.queue_depth,
+            self.audio_seconds,
         )
 
 
@@ -267,15 +277,15 @@ class EmbeddingFlow:
     def _prepare(self, fetched: _Fetched) -> _Ready:
         """Decode one clip; the first object found opens the encoder."""
         clip, raw = fetched.clip, fetched.raw
-        if raw is None:
-            return _Ready(clip, waits=f"{self._raw_key(clip)} does not exist")
         try:
+            if raw is None:
+                return _Ready(clip, waits=f"{self._raw_key(clip)} does not exist")
             encoder = self._encoder()
             with self.meters.measured("decode") as tally:
                 tally.items = 1
                 return self._decoded(Source(clip.video_id, raw, clip.metadata), clip, encoder)
         finally:
-            self._budget.release(len(raw))
+            self._budget.release(len(raw or b""))
 
     def _decoded(self, source: Source, clip: Clip, encoder: Encoder) -> _Ready:
         try:

@@ -14,6 +14,7 @@ Admit = Callable[[bool], bool]
 """Whether one more item may be taken; given True it first waits until one may."""
 
 _RECENT: Final = 64
+_SHARES: Final = 16
 
 
 def ordered_map(
@@ -108,12 +109,14 @@ class ByteBudget:
     """Bounds the bytes that are between being fetched and being used up.
 
     An object's size is known only once it is there. Until then it counts as the largest of the
-    last `_RECENT` objects, and the very first one travels alone. So what is in flight exceeds the
-    limit by one object at most, unless several at once are larger than all of those before. An
-    object above the limit waits until nothing else is in flight, and passes.
+    last `_RECENT` objects. Before any was seen the first request travels alone; where it found
+    nothing, as clips that wait for their objects do, the next ones count as a share of the limit.
+    So what is in flight exceeds the limit by one object at most, unless several at once are larger
+    than all of those before. An object above the limit waits until nothing else is in flight, and
+    passes.
 
-    Thread-safe. Every `admit` that answers True is followed by one `arrived`, and that by one
-    `release` of as many bytes.
+    Thread-safe. Every object that is fetched is followed by one `arrived`, and that by one
+    `release` of as many bytes, also where there is none, of 0 bytes.
     """
 
     def __init__(self, limit: int) -> None:
@@ -123,6 +126,7 @@ class ByteBudget:
         self._expected = 0  # objects on their way
         self._arrived = 0  # objects that are here
         self._held = 0  # their bytes
+        self._unknown = limit  # what an object counts as before any was seen
         self._recent: deque[int] = deque(maxlen=_RECENT)
 
     def admit(self, wait: bool) -> bool:
@@ -143,6 +147,8 @@ class ByteBudget:
             self._held += size
             if size:
                 self._recent.append(size)
+            else:
+                self._unknown = self._limit // _SHARES
             self._changed.notify_all()
 
     def release(self, size: int) -> None:
@@ -155,5 +161,5 @@ class ByteBudget:
     def _has_room(self) -> bool:
         if self._expected + self._arrived == 0:
             return True
-        each = max(self._recent, default=self._limit)
+        each = max(self._recent, default=self._unknown)
         return self._held + (self._expected + 1) * each <= self._limit

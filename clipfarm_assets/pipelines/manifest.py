@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -277,19 +277,20 @@ def _read_new(deployment: Deployment, lock: SchemaLock, found: Survey, say: Say)
     undeclared: list[str] = []
     archived: list[str] = []
     progress = Progress(f"manifest {strategy}", len(unknown), say)
-    for shard_key, shard in _shards(deployment, unknown):
-        if not isinstance(shard, FusedShard):
-            raise shard
-        if shard.lock_version() < lock.lock_version:
-            archived.append(shard_key)
-        elif shard.lock_version() > lock.lock_version:
-            continue  # a migration is under way: the next update is for them
-        elif shard.declared is None:
-            undeclared.append(shard_key)
-        else:
-            shard.verify(lock, adopted)
-            declared[shard_key] = shard.manifest_rows(shard_key)
-        progress.step()
+    with closing(_shards(deployment, unknown)) as shards:
+        for shard_key, shard in shards:
+            if not isinstance(shard, FusedShard):
+                raise shard
+            if shard.lock_version() < lock.lock_version:
+                archived.append(shard_key)
+            elif shard.lock_version() > lock.lock_version:
+                continue  # a migration is under way: the next update is for them
+            elif shard.declared is None:
+                undeclared.append(shard_key)
+            else:
+                shard.verify(lock, adopted)
+                declared[shard_key] = shard.manifest_rows(shard_key)
+            progress.step()
     empty = FusedManifest.empty(lock.lock_version)
     merged = empty.merged(list(declared.values()), [*declared, *archived])
     return _NewShards(merged, tuple(declared), tuple(undeclared), tuple(archived))
@@ -322,18 +323,21 @@ def _read_back(deployment: Deployment, shown: pa.Table) -> Iterator[str]:
         yield f"{row['video_id']} -> {row['fused_key']}[{row['shard_idx']}]"
 
 
-def shards_of(deployment: Deployment, keys: list[str]) -> Iterator[tuple[str, FusedShard | str]]:
+def shards_of(
+    deployment: Deployment, keys: list[str]
+) -> Generator[tuple[str, FusedShard | str], None, None]:
     """Every shard once, in order, or the sentence that says why it can't be had."""
-    for key, shard in _shards(deployment, keys):
-        if isinstance(shard, FileNotFoundError):
-            yield key, f"{key} does not exist"
-        else:
-            yield key, shard if isinstance(shard, FusedShard) else str(shard)
+    with closing(_shards(deployment, keys)) as shards:
+        for key, shard in shards:
+            if isinstance(shard, FileNotFoundError):
+                yield key, f"{key} does not exist"
+            else:
+                yield key, shard if isinstance(shard, FusedShard) else str(shard)
 
 
 def _shards(
     deployment: Deployment, keys: Sequence[str]
-) -> Iterator[tuple[str, FusedShard | FileNotFoundError | BadShard]]:
+) -> Generator[tuple[str, FusedShard | FileNotFoundError | BadShard], None, None]:
     """Every shard once, in order, or why not; few at a time, checksums compared side by side."""
 
     def parsed(

@@ -135,7 +135,9 @@ def _limit(step: Step, use: StepUse, plan: WorkPlan, items: int) -> tuple[float 
         return _rate(workers * items, use.busy_seconds), "bytes" if large else "requests"
     if step == "encode" and plan.on_accelerator:
         return _rate(plan.encode_workers * items, use.busy_seconds), "compute"
-    return _rate(plan.cores * items, use.cpu_seconds), "decode" if step == "decode" else "compute"
+    if step == "decode":
+        return _rate(plan.cores * items, use.cpu_seconds), "decode"
+    return _rate(plan.cores * items, _encode_cpu(use, plan)), "compute"
 
 
 def _shared_cores(
@@ -144,8 +146,18 @@ def _shared_cores(
     """The limit of decoding and encoding on the same cores."""
     if plan.on_accelerator:
         return
-    decode, encode = (uses.get(step, StepUse()).cpu_seconds for step in ("decode", "encode"))
+    decode = uses.get("decode", StepUse()).cpu_seconds
+    encode = _encode_cpu(uses.get("encode", StepUse()), plan)
     yield _rate(plan.cores * items, decode + encode), "decode" if decode > encode else "compute"
+
+
+def _encode_cpu(use: StepUse, plan: WorkPlan) -> float:
+    """Processor seconds of encoding.
+
+    Torch's further threads are not the worker's own to measure: of several, all are taken to have
+    worked as long as it did.
+    """
+    return use.cpu_seconds if plan.threads == 1 else plan.threads * use.busy_seconds
 
 
 def _rate(items: float, seconds: float) -> float | None:

@@ -15,7 +15,9 @@ CPU: Final = "cpu"
 _GIB: Final = 2**30
 # Peak of one item's forward by a base-size model in float32. wav2vec 2.0's first convolution gives
 # 512 channels at a fifth of the sample rate: for 90 s two arrays of 0.6 GB, and as much for the
-# norm.
+# norm. Of the memory some is left to libraries, weights, decoding and the executor's other step.
+_FOR_FORWARDS: Final = 0.75
+_AUDIO_SECONDS: Final = 90.0
 _FORWARD_BYTES: Final[dict[Modality, int]] = {"video": _GIB, "audio": 3 * _GIB, "text": _GIB // 2}
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
@@ -63,6 +65,8 @@ class WorkerOptions:
         encode_workers: Threads that run the model.
         put_workers: Threads that write vectors.
         threads: Torch's threads for one item: so many cores an encode worker takes.
+        queue_depth: Items a worker of each queue that may be waiting, running or done.
+        audio_seconds: The longest sound: the memory of a forward grows with it.
     """
 
     fetch_workers: int | None = None
@@ -70,6 +74,8 @@ class WorkerOptions:
     encode_workers: int | None = None
     put_workers: int | None = None
     threads: int = 1
+    queue_depth: int | None = None
+    audio_seconds: float = _AUDIO_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,7 @@ class WorkPlan:
         encode_ahead: Depth of encoding, in groups.
         cores: CPUs they share.
         on_accelerator: Whether the model has a processor of its own.
+        threads: Torch's threads of an encode worker.
     """
 
     fetch_workers: int
@@ -99,6 +106,7 @@ class WorkPlan:
     encode_ahead: int
     cores: int
     on_accelerator: bool
+    threads: int = 1
 
 
 def plan_work(
@@ -123,7 +131,10 @@ def plan_work(
     """
     on_accelerator = device != CPU
     at_once = 1 if on_accelerator else machine.cores // options.threads
-    fit = at_once if on_accelerator else machine.memory // _FORWARD_BYTES[modality]
+    forward = _FORWARD_BYTES[modality]
+    if modality == "audio":
+        forward = max(_GIB // 2, int(forward * options.audio_seconds / _AUDIO_SECONDS))
+    fit = at_once if on_accelerator else int(_FOR_FORWARDS * machine.memory) // forward
     fetch = options.fetch_workers or IO_WORKERS
     decode = options.decode_workers or machine.cores
     encode = options.encode_workers or max(1, min(at_once, fit))
@@ -132,11 +143,12 @@ def plan_work(
         decode_workers=decode,
         encode_workers=encode,
         put_workers=options.put_workers or PUT_WORKERS,
-        fetch_ahead=2 * fetch,
-        decode_ahead=4 * decode,
-        encode_ahead=4 * encode,
+        fetch_ahead=(options.queue_depth or 2) * fetch,
+        decode_ahead=(options.queue_depth or 4) * decode,
+        encode_ahead=(options.queue_depth or 4) * encode,
         cores=machine.cores,
         on_accelerator=on_accelerator,
+        threads=options.threads,
     )
 
 

@@ -195,16 +195,20 @@ class ObjectStore:
             ObjectExists: The key holds other bytes; they are untouched.
         """
         backend = self._backend()
-        try:
-            backend.create(check_key(key), data)
-        except ObjectExists as error:
+        for last in (False, True):
             try:
-                same = backend.get(key) == data
-            except FileNotFoundError:
-                same = False
-            if not same:
-                msg = f"{key} in {self.url} exists with other content and is never rewritten"
-                raise ObjectExists(msg) from error
+                backend.create(check_key(key), data)
+            except ObjectExists as error:
+                try:
+                    same = backend.get(key) == data
+                except FileNotFoundError:
+                    if not last:
+                        continue  # it was removed meanwhile
+                    same = False
+                if not same:
+                    msg = f"{key} in {self.url} exists with other content and is never rewritten"
+                    raise ObjectExists(msg) from error
+            return
 
     def swap(self, key: str, data: bytes, expected: str | None) -> str:
         """Replace `key` if it is still the version that was read.

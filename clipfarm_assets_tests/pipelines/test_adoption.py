@@ -1,5 +1,7 @@
 """What an older deployment's vectors are taken to be: looked at before, and for good."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,14 @@ def test_clips_that_cannot_be_made_again_are_passed_over(world, kept):
 
     (line,) = (line for line in world.said if "older deployment" in line)
     assert f"1 of 1 are the same (cosines: {ids[5]} 1.0000)" in line
+
+
+def test_another_precision_adopts_none(world, kept):
+    by = door("video")
+    by.encoder.version = replace(by.encoder.version, params={"precision": "bf16"})
+    with pytest.raises(ModelMismatch, match="run once with precision exact"):
+        adopting(world, by=by)
+    assert world.deployment.models_lock().adopted() == {}
 
 
 def test_with_nothing_left_to_compare_they_are_adopted_and_it_is_said(world, kept):

@@ -258,6 +258,17 @@ def test_a_run_measures_itself(world):
     assert report.roofline.seconds <= report.seconds - 0.3  # opening the model is no work
 
 
+def test_objects_that_are_missing_leave_room_for_one_above_the_bound(world):
+    some = clips(4)
+    world.fill(some)
+    world.store.delete(world.layout.raw("video", some[0].video_id))
+    world.store.put(world.layout.raw("video", some[1].video_id), bytes(3 * 2**20))
+    run(world, prefetch_mib=1)
+    found = world.statuses("video_embedding")
+    assert found[some[0].video_id] == "missing_raw_object"
+    assert [found[clip.video_id] for clip in some[1:]] == ["success"] * 3
+
+
 def test_a_run_without_anything_to_do_has_no_roofline(world):
     world.fill(clips(2))
     run(world)

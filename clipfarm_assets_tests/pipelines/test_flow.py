@@ -10,6 +10,19 @@ from clipfarm_assets.pipelines.flow import ByteBudget, batched, grouped, ordered
 from clipfarm_assets.pipelines.progress import Progress
 
 
+def test_requests_that_find_nothing_are_made_side_by_side():
+    budget = ByteBudget(160)
+    assert budget.admit(wait=False)
+    assert not budget.admit(wait=False), "nothing is known of sizes yet"
+    budget.arrived(0)
+    budget.release(0)
+    assert sum(budget.admit(wait=False) for _ in range(100)) == 16
+    for _ in range(16):
+        budget.arrived(0)
+        budget.release(0)
+    assert budget.admit(wait=False)
+
+
 def workers_alive():
     return [t for t in threading.enumerate() if t.name.startswith("clipfarm")]
 

@@ -19,14 +19,24 @@ def encode_workers(modality, cores, gib, device="cpu", **options):
     [
         ("video", 2, 16, 2),
         ("audio", 2, 16, 2),
-        ("audio", 16, 16, 5),  # a forward of 90 s wants 3 GiB
+        ("audio", 16, 16, 4),  # a forward of 90 s wants 3 GiB, and a quarter is for all else
         ("audio", 16, 64, 16),
-        ("text", 16, 4, 8),
+        ("text", 16, 4, 6),
         ("audio", 8, 1, 1),  # too little memory for one is no reason for none
     ],
 )
 def test_a_cpu_gets_an_item_a_core_as_far_as_memory_allows(modality, cores, gib, expected):
     assert encode_workers(modality, cores, gib) == expected
+
+
+def test_longer_sounds_want_more_memory():
+    assert encode_workers("audio", 16, 16, audio_seconds=300) == 1
+    assert encode_workers("audio", 16, 16, audio_seconds=30) == 12
+
+
+def test_depths_are_what_is_set():
+    plan = plan_work(WorkerOptions(queue_depth=7), "video", Machine(2, 16 * GIB))
+    assert (plan.fetch_ahead, plan.decode_ahead, plan.encode_ahead) == (7 * 8, 7 * 2, 7 * 2)
 
 
 def test_items_of_several_threads_share_the_cores():

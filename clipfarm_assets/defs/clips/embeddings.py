@@ -44,14 +44,25 @@ class EmbedConfig(common.RetryOptions):
         "far as memory allows, and one on an accelerator.",
     )
     put_workers: int | None = Field(
-        default=None, ge=1, le=256, description="Threads that store vectors; unset, 4."
+        default=None,
+        ge=1,
+        le=256,
+        description="Threads that store vectors; unset, 4. No more than batch_size are stored "
+        "before they are committed.",
+    )
+    queue_depth: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Items a worker that each queue holds; unset, 2 for fetching and 4 for "
+        "decoding and encoding.",
     )
     prefetch_mib: int = Field(
         default=256,
         ge=1,
         le=1_048_576,
         description="MiB of raw objects in memory at most, being fetched, waiting or being "
-        "decoded; one larger object is let through alone.",
+        "decoded; one larger object is let through alone. Decoding holds up to twice an item more.",
     )
     verify_objects: bool = Field(
         default=False,
@@ -90,6 +101,8 @@ def _embed(
         fetch_workers=config.fetch_workers,
         encode_workers=config.encode_workers,
         put_workers=config.put_workers,
+        queue_depth=config.queue_depth,
+        audio_seconds=settings.max_audio_seconds if isinstance(settings, AudioConfig) else 90.0,
         threads=settings.threads,
         prefetch_mib=config.prefetch_mib,
         item_deadline_seconds=settings.item_deadline_seconds,

@@ -202,7 +202,11 @@ class VideoEncoder:
             deadline,
             self._config.rotation,
         )
-        notes = {"decoded_frames": picked.decoded_frames, "decode_errors": picked.decode_errors}
+        notes = {
+            "decoded_frames": picked.decoded_frames,
+            "decode_errors": picked.decode_errors,
+            "decoded_from_start": int(bool(picked.from_start_because)),
+        }
         return PreparedVideo(np.stack(picked.frames), notes)
 
     def encode(self, prepared: Sequence[PreparedVideo]) -> list[Encoded]:

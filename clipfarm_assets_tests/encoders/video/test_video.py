@@ -153,7 +153,16 @@ def test_prepared_items_are_small_integers_and_carry_notes(opened, encode, prepa
     prepared = prepare(encoder, CLIPS["plain"])
     assert prepared.pixels.dtype == np.uint8
     assert prepared.pixels.shape == (16, 112, 112, 3)
-    assert encode(encoder, CLIPS["plain"]).notes == {"decoded_frames": 24, "decode_errors": 0}
+    assert encode(encoder, CLIPS["plain"]).notes == {
+        "decoded_frames": 24,
+        "decode_errors": 0,
+        "decoded_from_start": 0,
+    }
+
+
+def test_a_clip_that_had_to_be_decoded_from_the_start_is_counted(opened, encode):
+    raw = media.video(24, container="avi", codec="mpeg4")
+    assert encode(opened("video"), raw).notes["decoded_from_start"] == 1
 
 
 def test_another_number_of_frames_is_resampled_to_the_models(opened, encode):

@@ -47,10 +47,11 @@ ui: $(INSTALLED)
 	$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
 # Two processes for two cores, with one torch thread each: more would only wait for each other. Files
-# stay together: their fixtures are costly.
+# stay together: their fixtures are costly. In the order of collection, slow files first: at the end
+# of a run they would have the other process wait.
 test: export OMP_NUM_THREADS := 1
 test: $(INSTALLED)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # What a clip costs, counted (requests, forwards, decoded packets, statements), and that however the
 # work is spread the bytes are the same. A part of `make test`; by itself it takes seconds.

@@ -10,6 +10,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
+from threading import Lock
 from typing import Any
 
 from clipfarm_assets.contracts import statuses
@@ -190,6 +191,7 @@ class EmbeddingFlow:
         self.plan = self._plan_for(CPU)
         self.meters = Meters()
         self.unsettled = Unsettled(options.batch_size)
+        self._warming, self._warm = Lock(), False
         self._budget = ByteBudget(options.prefetch_mib * 2**20)
 
     def outcomes(self, clips: Iterable[Clip]) -> Generator[Outcome, None, None]:
@@ -303,11 +305,25 @@ class EmbeddingFlow:
         prepared = [ready.prepared for ready in group if ready.is_prepared]
         with self.meters.measured("encode") as tally:
             tally.items = len(prepared)
-            results = iter(_results(prepared, encoder))
+            results = iter(self._first_alone(prepared, encoder))
         return [
             _Embedded(one.clip, next(results) if one.is_prepared else one.error, one.waits)
             for one in group
         ]
+
+    def _first_alone(self, prepared: Sequence[Any], encoder: Encoder) -> list[Encoded | Exception]:
+        """The model over a group; nobody else runs it before the first group is through.
+
+        Libraries set themselves up in their first call, and two first calls at once were seen to
+        spin for ever.
+        """
+        if not self._warm:
+            with self._warming:
+                if not self._warm:
+                    results = _results(prepared, encoder)
+                    self._warm = bool(prepared)
+                    return results
+        return _results(prepared, encoder)
 
     def _settle(self, embedded: _Embedded) -> Outcome:
         """Store a vector; what the ledger is to know of the item."""

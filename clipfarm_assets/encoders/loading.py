@@ -108,7 +108,9 @@ def use_threads(config: EncoderConfig) -> None:
     """
     import torch
 
-    torch.set_num_threads(config.threads)
+    # Setting it reconfigures several libraries at once; an item must not do that beside another.
+    if torch.get_num_threads() != config.threads:
+        torch.set_num_threads(config.threads)
 
 
 def half_precision_copy(module: Any) -> Any:

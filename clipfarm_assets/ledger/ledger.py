@@ -27,6 +27,7 @@ _T = TypeVar("_T")
 
 _IDS_PER_QUERY = 10_000
 _ROWS_PER_STATEMENT = 5000
+_ROWS_FETCHED = 1000
 # Keeps sums of microseconds over many rows within 64 bits; 35 minutes.
 _MARK_MODULUS = 2**31
 _KEY = ("store_id", "stage", "video_id")
@@ -110,12 +111,26 @@ class Ledger:
         """States by video_id: of all items of a stage, or of those asked for that have one."""
         with self._begin() as connection:
             if video_ids is None:
-                return {item.video_id: item for item in self._select(connection, stage)}
+                items = _items(connection.execute(self._states(stage)))
+                return {item.video_id: item for item in items}
             found: dict[str, Item] = {}
             for chunk in _chunks(video_ids, _IDS_PER_QUERY):
-                items = self._select(connection, stage, self._among(chunk))
+                items = _items(connection.execute(self._states(stage, self._among(chunk))))
                 found.update((item.video_id, item) for item in items)
             return found
+
+    def stream(self, stage: str) -> Iterator[Item]:
+        """All states of a stage in the order of their video_ids' characters, few in memory.
+
+        They are those of one moment: a transaction is open until the last one is taken, which
+        keeps no writer waiting.
+        """
+        order: sa.ColumnElement[str] = ITEMS.c.video_id
+        if self._url.get_backend_name() == "postgresql":
+            order = sa.collate(ITEMS.c.video_id, "C")  # else that of the database's language
+        with self._begin() as connection:
+            connection.execution_options(yield_per=_ROWS_FETCHED)
+            yield from _items(connection.execute(self._states(stage).order_by(order)))
 
     def columns(
         self, stage: str, video_ids: Collection[str], *names: str
@@ -197,12 +212,7 @@ class Ledger:
     def latest(self, stage: str, status: str) -> Item | None:
         """The item of that status that was processed last; on a tie the one of the greatest id."""
         query = (
-            sa.select(*_ITEM_COLUMNS)
-            .where(
-                ITEMS.c.store_id == self._store_id,
-                ITEMS.c.stage == stage,
-                ITEMS.c.status == status,
-            )
+            self._states(stage, ITEMS.c.status == status)
             .order_by(ITEMS.c.processed_us.desc(), ITEMS.c.video_id.desc())
             .limit(1)
         )
@@ -289,13 +299,11 @@ class Ledger:
                     named = [dict(zip(_COLUMNS, row, strict=True)) for row in chunk]
                     connection.exec_driver_sql(sql, named)
 
-    def _select(
-        self, connection: sa.Connection, stage: str, *conditions: sa.ColumnElement[bool]
-    ) -> Iterator[Item]:
-        query = sa.select(*_ITEM_COLUMNS).where(
+    def _states(self, stage: str, *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
+        """The query for a stage's states."""
+        return sa.select(*_ITEM_COLUMNS).where(
             ITEMS.c.store_id == self._store_id, ITEMS.c.stage == stage, *conditions
         )
-        return _items(connection.execute(query))
 
     def _among(self, video_ids: Sequence[str]) -> sa.ColumnElement[bool]:
         """Whether a row is of one of the clips.
@@ -364,7 +372,7 @@ class Ledger:
 
 def _fetched(result: sa.Result[Any]) -> Iterator[sa.Row[Any]]:
     """The rows, fetched many at a time: one by one costs as much as making them."""
-    return chain.from_iterable(result.partitions(_ROWS_PER_STATEMENT))
+    return chain.from_iterable(result.partitions(_ROWS_FETCHED))
 
 
 def _items(result: sa.Result[Any]) -> Iterator[Item]:

@@ -7,9 +7,12 @@ leave the second stale, so its row counts only while source_hash and processed_a
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
+from heapq import merge
+from itertools import groupby, islice
 from operator import attrgetter
 from typing import Any
 
@@ -70,12 +73,15 @@ _MAX_RETRY_COUNT = 2**31 - 1  # PostgreSQL's integer
 _ITEM_VALUES = attrgetter(*_ITEM_COLUMNS)
 _TEXT_COLUMNS = tuple(_ITEM_COLUMNS)[:-1]
 _TO_JSON = json.JSONEncoder(sort_keys=True).encode
+_VIDEO_ID = attrgetter("video_id")
+_ROWS_AT_ONCE = 1000
 
 
 def publish(ledger: Ledger, store: ObjectStore, key: str, stage: str) -> int:
     """Merge a stage's rows into the object `key`, losing none that others published.
 
-    The object is not read where neither it nor the ledger changed since the last time.
+    The object is not read where neither it nor the ledger changed since the last time. The ledger's
+    rows pass through; in memory are the object's own, and the new file.
 
     Returns:
         How many rows the object gained or had replaced; with 0 nothing was written.
@@ -91,49 +97,62 @@ def publish(ledger: Ledger, store: ObjectStore, key: str, stage: str) -> int:
         present = None
     if mark == ledger.published_mark(stage, key) and present == ledger.merged_version(stage, key):
         return 0
-    local = ledger.rows(stage)
-    merge = _Merge(local, key)
-    written = _write_once(store, key, merge)
-    if merge.merged == local and written is not None:
+    merging = _Merge(partial(ledger.stream, stage), key)
+    written = _write_once(store, key, merging)
+    if not merging.foreign and written is not None:
         ledger.set_merged_version(stage, key, written)  # nothing in it that `restore` would take
     ledger.set_published_mark(stage, key, mark)
-    return merge.changed
+    return merging.changed
 
 
 @dataclass
 class _Merge:
-    """Rows merged into a published file, as a change that may be repeated."""
+    """Rows merged into a published file, as a change that may be repeated.
 
-    local: Mapping[str, Item]
+    Attributes:
+        local: Gives the ledger's rows by video_id, each time from the start.
+        key: Names the file.
+        changed: How many rows the file gained or had replaced the last time.
+        foreign: How many rows are in it that are not the ledger's.
+    """
+
+    local: Callable[[], Iterator[Item]]
     key: str
-    merged: dict[str, Item] = field(default_factory=dict)
     changed: int = 0
+    foreign: int = 0
 
     def __call__(self, current: bytes | None) -> bytes | None:
         remote = {} if current is None else sqlite_to_items(current, self.key)
-        self.merged = dict(remote)
-        for video_id, item in self.local.items():
-            theirs = remote.get(video_id)
-            self.merged[video_id] = item if theirs is None else newest(theirs, item)
-        self.changed = sum(remote.get(video_id) != item for video_id, item in self.merged.items())
-        return items_to_sqlite(self.merged) if self.changed else None
+        self.changed = self.foreign = 0
+        data = _to_sqlite(self._merged(remote))
+        return data if self.changed else None
+
+    def _merged(self, remote: Mapping[str, Item]) -> Iterator[Item]:
+        theirs = (remote[video_id] for video_id in sorted(remote))
+        both = merge(self.local(), theirs, key=_VIDEO_ID)
+        for video_id, states in groupby(both, _VIDEO_ID):
+            mine, *other = states  # of equal keys `merge` gives the first source's first
+            kept = newest(*other, mine) if other else mine
+            self.changed += remote.get(video_id) != kept
+            self.foreign += kept != mine if other else video_id in remote
+            yield kept
 
 
-def _write_once(store: ObjectStore, key: str, merge: _Merge) -> str | None:
-    """Apply `merge` to the object; its version then, None if absent or rivals left it unknown."""
+def _write_once(store: ObjectStore, key: str, merging: _Merge) -> str | None:
+    """Apply `merging` to the object; its version then, None if absent or rivals left it unknown."""
     current: bytes | None
     version: str | None
     try:
         current, version = store.get_versioned(key)
     except FileNotFoundError:
         current, version = None, None
-    data = merge(current)
+    data = merging(current)
     if data is None:
         return version
     try:
         return store.swap(key, data, version)
     except ObjectChanged:
-        store.update(key, merge)
+        store.update(key, merging)
         return None
 
 
@@ -162,29 +181,35 @@ def restore(ledger: Ledger, store: ObjectStore, key: str, stage: str) -> int:
 
 def items_to_sqlite(items: Mapping[str, Item]) -> bytes:
     """The published file. Equal items give equal bytes, for one version of SQLite."""
-    ordered = [items[video_id] for video_id in sorted(items)]
+    return _to_sqlite(items[video_id] for video_id in sorted(items))
+
+
+def _to_sqlite(ordered: Iterable[Item]) -> bytes:
+    """The file of items that come in the order of their ids."""
+    items = iter(ordered)
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.execute("PRAGMA page_size=4096")
         connection.executescript(f"BEGIN; {_CREATE}")
-        connection.executemany(
-            "INSERT INTO processed_items VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            map(_ITEM_VALUES, ordered),
-        )
-        connection.executemany(
-            "INSERT INTO item_provenance VALUES (?, ?, ?, ?, ?, ?)",
-            (
+        while some := list(islice(items, _ROWS_AT_ONCE)):
+            connection.executemany(
+                "INSERT INTO processed_items VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                map(_ITEM_VALUES, some),
+            )
+            connection.executemany(
+                "INSERT INTO item_provenance VALUES (?, ?, ?, ?, ?, ?)",
                 (
-                    item.video_id,
-                    item.source_hash,
-                    item.processed_at,
-                    item.version,
-                    item.content_sha256,
-                    _TO_JSON(dict(item.details)),
-                )
-                for item in ordered
-                if item.version is not None or item.content_sha256 is not None or item.details
-            ),
-        )
+                    (
+                        item.video_id,
+                        item.source_hash,
+                        item.processed_at,
+                        item.version,
+                        item.content_sha256,
+                        _TO_JSON(dict(item.details)),
+                    )
+                    for item in some
+                    if item.version is not None or item.content_sha256 is not None or item.details
+                ),
+            )
         connection.execute("COMMIT")
         return connection.serialize()
 

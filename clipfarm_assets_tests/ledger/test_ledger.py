@@ -261,3 +261,20 @@ def test_every_commit_changes_the_mark(ledger):
         marks.append(ledger.mark("stage"))
         assert ledger.mark("stage") == marks[-1]
     assert len(set(marks)) == len(marks)
+
+
+def test_a_stage_is_streamed_in_the_order_of_characters(ledger):
+    ids = ["b", "a", "B", "\u00e4", "\U0001f3ac", "a b", "a-b", "ab", "\uffff"]
+    states = [item(video_id, minute, details={"n": minute}) for minute, video_id in enumerate(ids)]
+    ledger.commit("stage", states)
+    ledger.commit("other", [item("c")])
+    assert list(ledger.stream("stage")) == sorted(states, key=lambda one: one.video_id)
+    assert list(ledger.stream("none")) == []
+
+
+def test_a_stream_is_of_one_moment_and_keeps_no_writer_waiting(ledger):
+    ledger.commit("stage", [item(f"{n:04}") for n in range(3000)])
+    stream = ledger.stream("stage")
+    first = next(stream)
+    ledger.commit("stage", [item("0500", status="fail"), item("9999")])
+    assert [first, *stream] == [item(f"{n:04}") for n in range(3000)]

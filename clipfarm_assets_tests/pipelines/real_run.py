@@ -3,6 +3,7 @@
 Kill is that of `workers`, as JSON. In this process too: `embed`.
 """
 
+import faulthandler
 import json
 import sys
 from collections.abc import Iterable
@@ -21,6 +22,8 @@ from clipfarm_assets.storage.npy import vector_to_npy
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets_tests.pipelines.workers import Kill, install
 
+TOO_LONG_SECONDS = 200
+"""A run takes a few; of one that doesn't end, where each thread is says more than waiting."""
 CONFIGS = {"video": VideoConfig(), "audio": AudioConfig(), "text": TextConfig()}
 
 
@@ -69,5 +72,6 @@ def _encoder(root: Path, deployment: Deployment, modality: str):
 
 
 if __name__ == "__main__":
+    faulthandler.dump_traceback_later(TOO_LONG_SECONDS, exit=True)
     install(Kill(**json.loads(sys.argv[3])))
     embed(Path(sys.argv[1]), sys.argv[2], batch_size=3)

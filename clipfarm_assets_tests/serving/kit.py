@@ -13,7 +13,7 @@ from clipfarm_assets.encoders.base import ContentMissing, EmbeddingVersion, Enco
 from clipfarm_assets.fusion.static import fuse
 from clipfarm_assets.serving.promotion import promote
 from clipfarm_assets.storage.layout import Layout
-from clipfarm_assets.storage.tables import table_to_parquet
+from clipfarm_assets.storage.tables import parquet_to_table, table_to_parquet
 from clipfarm_assets.training.config import SuiteConfig
 from clipfarm_assets.training.families import open_family
 from clipfarm_assets.training.features import metadata_features
@@ -24,6 +24,7 @@ from clipfarm_assets.training.snapshot import SnapshotId, publish
 from clipfarm_assets_tests.training.kit import planted_rows, unheard
 
 LAYOUT = Layout()
+REGISTRY_KEY = "clipfarm/models/registry/horizon=7/registry.json"
 N = 90
 DIMS = 6
 VERSIONS = {"video": "video-a", "audio": "audio-a", "text": "text-a"}
@@ -251,3 +252,10 @@ def files(position):
         raw["text"] = None
     metadata = dict(zip(text.columns, text.row(position), strict=True))
     return {**raw, "metadata": metadata, "open_encoder": FileEncoder}
+
+
+def stored(family, strategy="concat"):
+    """The snapshot's predictions of every row, in the order of the clips."""
+    table = parquet_to_table(snapshot_files(strategy=strategy)["predictions/all.parquet"])
+    rows = {row["video_id"]: row for row in table.to_pylist() if row["family"] == family}
+    return [rows[video_id] for video_id in clips(strategy)[0].clips.video_ids]

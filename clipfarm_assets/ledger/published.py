@@ -132,7 +132,7 @@ class _Merge:
         both = merge(self.local(), theirs, key=_VIDEO_ID)
         for video_id, states in groupby(both, _VIDEO_ID):
             mine, *other = states  # of equal keys `merge` gives the first source's first
-            kept = newest(*other, mine) if other else mine
+            kept = newest(other[0], mine) if other else mine
             self.changed += remote.get(video_id) != kept
             self.foreign += kept != mine if other else video_id in remote
             yield kept

@@ -7,6 +7,7 @@ from clipfarm_assets.encoders.base import Deadline, Source
 from clipfarm_assets.encoders.config import AudioConfig, TextConfig, VideoConfig
 from clipfarm_assets.encoders.demo_models import stand_in_dir
 from clipfarm_assets.encoders.open import open_encoder
+from clipfarm_assets.encoders.text.packing import ROWS_STEP
 from clipfarm_assets_tests.encoders import media
 
 CONFIGS = {"video": VideoConfig, "audio": AudioConfig, "text": TextConfig}
@@ -77,7 +78,7 @@ def test_a_sound_is_one_forward(encoders, counted):
     assert len(counted["attention"]) == 3 * layers
 
 
-def test_texts_share_forwards_and_pad_nothing(encoders, counted):
+def test_texts_share_forwards_and_pad_little(encoders, counted):
     encoder = encoders["text"]
     texts = prepared(encoder, *(transcript(words) for words in (5, 9, 20, 33)))
     encoder.encode(texts[:1])
@@ -88,4 +89,5 @@ def test_texts_share_forwards_and_pad_nothing(encoders, counted):
     assert len(counted["linear"]) == products, "as many products for four clips as for one"
     layers = products // LINEARS_OF_A_LAYER
     tokens = sum(counted["attention"]) // layers
-    assert set(counted["linear"]) == {tokens}, "each of as many rows as there are tokens"
+    (rows,) = set(counted["linear"])
+    assert tokens <= rows < tokens + ROWS_STEP, "about as many rows as there are tokens"

@@ -1,7 +1,5 @@
 """Sound to vectors, by wav2vec 2.0."""
 
-import copy
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -12,21 +10,12 @@ import soundfile
 from numpy.typing import NDArray
 
 from clipfarm_assets.encoders.audio.forward import AudioForward
-from clipfarm_assets.encoders.base import (
-    Deadline,
-    Encoded,
-    Equivalence,
-    MediaError,
-    Source,
-)
-from clipfarm_assets.encoders.config import AudioConfig, Precision
+from clipfarm_assets.encoders.base import Deadline, Encoded, MediaError, Source
+from clipfarm_assets.encoders.config import AudioConfig
 from clipfarm_assets.encoders.guard import media_errors, unit_vector
 from clipfarm_assets.encoders.loading import choose_device, load_model, use_threads
-from clipfarm_assets.encoders.models import (
-    ModelUnavailable,
-    ResolvedModel,
-    embedding_version,
-)
+from clipfarm_assets.encoders.models import ModelUnavailable, ResolvedModel
+from clipfarm_assets.encoders.torch_encoder import OncePerPrecision, TorchEncoder
 
 PREPROCESS_VERSION: Final = "audio-1"
 MAX_SAMPLES: Final = 2**28
@@ -45,17 +34,14 @@ class PreparedAudio:
     notes: Mapping[str, float]
 
 
-class AudioEncoder:
+class AudioEncoder(TorchEncoder[AudioConfig]):
     """wav2vec 2.0's last layer, averaged over time and L2-normalised.
 
     One clip a forward and never padded: the first layer's group norm sees padding, and a vector
     would depend on its neighbours' lengths (cosine 0.5 to the true one was seen).
 
     Attributes:
-        version: Provenance of the vectors, the precision in use included.
-        is_stand_in: Whether the weights are seeded, not trained.
         group_size: 1, on every device.
-        equivalence: Why this precision is used, where a gate was asked.
         forward: What is computed; see its `note`.
     """
 
@@ -81,33 +67,19 @@ class AudioEncoder:
             )
             raise ValueError(msg)
         self._min_samples = _receptive_field(self._model.config)
-        self._resolved = resolved
-        self._forwards: dict[Precision, AudioForward] = {}
-        self._lock = threading.Lock()
-        self.is_stand_in = resolved.is_stand_in
-        self._use(config)
+        self._forwards: OncePerPrecision[AudioForward] = OncePerPrecision()
+        dim = self._model.config.hidden_size
+        super().__init__("audio", resolved, PREPROCESS_VERSION, config, dim)
 
     @property
     def note(self) -> str:
         """See `base.Encoder`."""
         return self.forward.note
 
-    def at(self, precision: Precision) -> "AudioEncoder":
-        """This encoder at a precision, on the same weights; those it adds are made once."""
-        other = copy.copy(self)
-        other._use(self._config.model_copy(update={"precision": precision}))
-        return other
-
-    def _use(self, config: AudioConfig) -> None:
-        self._config = config
-        self.equivalence: Equivalence | None = None
-        self.version = embedding_version(
-            "audio", self._resolved, PREPROCESS_VERSION, config, self._model.config.hidden_size
+    def _open(self, config: AudioConfig) -> None:
+        self.forward = self._forwards.get(
+            config.precision, lambda: AudioForward(self._model, config.precision)
         )
-        with self._lock:
-            if config.precision not in self._forwards:
-                self._forwards[config.precision] = AudioForward(self._model, config.precision)
-            self.forward = self._forwards[config.precision]
 
     def prepare(self, source: Source, deadline: Deadline) -> PreparedAudio:
         """Decode, mix to mono, resample, trim and normalise to zero mean and unit variance.

@@ -2,9 +2,8 @@
 
 import json
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 
@@ -12,16 +11,16 @@ from clipfarm_assets.encoders.base import (
     ContentMissing,
     Deadline,
     Encoded,
-    Equivalence,
     MediaError,
     Source,
 )
-from clipfarm_assets.encoders.config import Precision, TextConfig, template_fields
+from clipfarm_assets.encoders.config import TextConfig, template_fields
 from clipfarm_assets.encoders.guard import unit_vector
 from clipfarm_assets.encoders.loading import choose_device, use_threads
-from clipfarm_assets.encoders.models import ResolvedModel, embedding_version
+from clipfarm_assets.encoders.models import ResolvedModel
 from clipfarm_assets.encoders.text.loading import load_sentence_transformer
 from clipfarm_assets.encoders.text.ways import TextWays
+from clipfarm_assets.encoders.torch_encoder import TorchEncoder
 
 PREPROCESS_VERSION: Final = "text-1"
 MAX_JSON_BYTES: Final = 8 * 2**20
@@ -39,16 +38,13 @@ class PreparedText:
     transcript: str
 
 
-class TextEncoder:
+class TextEncoder(TorchEncoder[TextConfig]):
     """Unit vectors of metadata and transcript, concatenated and L2-normalised again.
 
     Texts of a group share forwards without padding where that is known to leave each text's bits
     as they are, see `ways`.
 
     Attributes:
-        version: Provenance of the vectors; names the precision.
-        is_stand_in: Whether the weights are seeded ones.
-        equivalence: Set by the gate that allowed, or refused, a faster precision.
         packed: Whether texts share forwards.
         why_not_packed: The reason if they don't.
         group_size: Clips that fill shared forwards well.
@@ -57,22 +53,15 @@ class TextEncoder:
     def __init__(self, resolved: ResolvedModel, config: TextConfig) -> None:
         """Load the model; see `open_encoder` for errors."""
         model = load_sentence_transformer(resolved.path, choose_device(config))
-        self._resolved = resolved
         self._fields = template_fields(config.template)
-        self._dim = 2 * model.get_embedding_dimension()
         self._ways = TextWays(model, config)
-        self.is_stand_in = resolved.is_stand_in
-        self._use(config)
+        dim = 2 * model.get_embedding_dimension()
+        super().__init__("text", resolved, PREPROCESS_VERSION, config, dim)
 
-    def _use(self, config: TextConfig) -> None:
-        self._config = config
+    def _open(self, config: TextConfig) -> None:
         self._way, self.why_not_packed = self._ways.open(config.precision)
         self.packed = self.why_not_packed is None
         self.group_size = _PACKED_GROUP if self.packed else 1
-        self.equivalence: Equivalence | None = None
-        self.version = embedding_version(
-            "text", self._resolved, PREPROCESS_VERSION, config, self._dim
-        )
 
     @property
     def note(self) -> str:
@@ -80,12 +69,6 @@ class TextEncoder:
         if self.why_not_packed is None:
             return "texts share forwards, which leaves each one's bits as they are"
         return f"a text a forward: {self.why_not_packed}"
-
-    def at(self, precision: Precision) -> Self:
-        """This encoder at another precision: the same loaded weights, and its own version."""
-        other = copy(self)
-        other._use(self._config.model_copy(update={"precision": precision}))
-        return other
 
     def prepare(self, source: Source, deadline: Deadline) -> PreparedText:
         """Read the transcript from the JSON object and fill the metadata template.

@@ -19,6 +19,7 @@ from clipfarm_assets.encoders.text.check import difference, rows_stand_alone, un
 from clipfarm_assets.encoders.text.forward import PackedBert
 from clipfarm_assets.encoders.text.packing import PackShape, plan_runs
 from clipfarm_assets.encoders.text.tokens import TextTokenizer
+from clipfarm_assets.encoders.torch_encoder import OncePerPrecision
 
 _PACK_TOKENS: Final = 1024
 """Tokens of a forward: more were not faster, and a thread's temporaries stay at a few MiB."""
@@ -137,15 +138,11 @@ class TextWays:
         if self._unpackable is None:
             self._tokenizer = TextTokenizer.copy_of(model.tokenizer, most)
             self._unpackable = difference(model, self._tokenizer, most)
-        self._opening = Lock()
-        self._opened: dict[Precision, tuple[TextWay, str | None]] = {}
+        self._opened: OncePerPrecision[tuple[TextWay, str | None]] = OncePerPrecision()
 
     def open(self, precision: Precision) -> tuple[TextWay, str | None]:
         """The fastest way that is right in this precision; and if it isn't packed, why."""
-        with self._opening:
-            if precision not in self._opened:
-                self._opened[precision] = self._open(precision)
-            return self._opened[precision]
+        return self._opened.get(precision, lambda: self._open(precision))
 
     def _open(self, precision: Precision) -> tuple[TextWay, str | None]:
         if self._unpackable:

@@ -1,8 +1,6 @@
 """Clips to vectors, by VideoMAE."""
 
-import copy
 import json
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipfarm_assets.encoders.accelerator import batch_size, run_batches
-from clipfarm_assets.encoders.base import (
-    Deadline,
-    Encoded,
-    Equivalence,
-    MediaError,
-    Source,
-)
-from clipfarm_assets.encoders.config import Precision, VideoConfig
+from clipfarm_assets.encoders.base import Deadline, Encoded, MediaError, Source
+from clipfarm_assets.encoders.config import VideoConfig
 from clipfarm_assets.encoders.guard import unit_vector
 from clipfarm_assets.encoders.loading import choose_device, load_model, use_threads
-from clipfarm_assets.encoders.models import (
-    ModelUnavailable,
-    ResolvedModel,
-    embedding_version,
-)
+from clipfarm_assets.encoders.models import ModelUnavailable, ResolvedModel
+from clipfarm_assets.encoders.torch_encoder import OncePerPrecision, TorchEncoder
 from clipfarm_assets.encoders.video.forward import VideoForward
 from clipfarm_assets.encoders.video.frames import pick_frames
 
@@ -124,17 +113,14 @@ class PreparedVideo:
     notes: Mapping[str, int]
 
 
-class VideoEncoder:
+class VideoEncoder(TorchEncoder[VideoConfig]):
     """VideoMAE's last layer, pooled and L2-normalised.
 
     One clip a forward on CPU, where batching gains nothing. On CUDA batches of one fixed size, see
     `accelerator`.
 
     Attributes:
-        version: Provenance of the vectors, the precision in use included.
-        is_stand_in: Whether the weights are seeded, not trained.
         group_size: Clips that `encode` runs in one forward.
-        equivalence: Why this precision is used, where a gate was asked.
         forward: What is computed; see its `rows` and `note`.
     """
 
@@ -154,34 +140,21 @@ class VideoEncoder:
                 f"{self._preprocess.crop}"
             )
             raise ModelUnavailable(msg)
-        self._resolved = resolved
-        self._forwards: dict[Precision, tuple[VideoForward, int]] = {}
-        self._lock = threading.Lock()
-        self.is_stand_in = resolved.is_stand_in
-        self._use(config)
+        self._forwards: OncePerPrecision[tuple[VideoForward, int]] = OncePerPrecision()
+        dim = self._model.config.hidden_size
+        super().__init__("video", resolved, PREPROCESS_VERSION, config, dim)
 
     @property
     def note(self) -> str:
         """See `base.Encoder`."""
         return self.forward.note
 
-    def at(self, precision: Precision) -> "VideoEncoder":
-        """This encoder at a precision, on the same weights; those it adds are made once."""
-        other = copy.copy(self)
-        other._use(self._config.model_copy(update={"precision": precision}))
-        return other
+    def _open(self, config: VideoConfig) -> None:
+        def make() -> tuple[VideoForward, int]:
+            forward = VideoForward(self._model, config.precision, config.pooling)
+            return forward, self._batch_size(forward)
 
-    def _use(self, config: VideoConfig) -> None:
-        self._config = config
-        self.equivalence: Equivalence | None = None
-        self.version = embedding_version(
-            "video", self._resolved, PREPROCESS_VERSION, config, self._model.config.hidden_size
-        )
-        with self._lock:
-            if config.precision not in self._forwards:
-                forward = VideoForward(self._model, config.precision, config.pooling)
-                self._forwards[config.precision] = forward, self._batch_size(forward)
-            self.forward, self.group_size = self._forwards[config.precision]
+        self.forward, self.group_size = self._forwards.get(config.precision, make)
 
     def _batch_size(self, forward: VideoForward) -> int:
         shape = (self._model.config.num_frames, *self._preprocess.crop, 3)

@@ -45,6 +45,7 @@ def test_runs_are_consecutive_small_and_greedy(sizes, limit):
 
 def test_rows_of_a_forward():
     assert PackShape(0).rows(2) == LEAST_ROWS
-    assert PackShape(1024).rows(100) == 100
+    assert [PackShape(1024).rows(tokens) for tokens in (2, 64, 65)] == [64, 64, 128]
+    assert PackShape(0).rows(100) == 100
     assert PackShape(1024, fixed=True).rows(100) == 1024
     assert PackShape(1024, fixed=True).rows(1500) == 1500

@@ -318,8 +318,9 @@ def test_opening_touches_nothing(tmp_path):
 
 
 def test_pickles_reopen_the_same_store(store):
-    """A store travels to spawned workers so: the pickle is our own, of this very line."""
+    """A store travels to spawned workers so."""
     store.put("k", b"x")
+    # Our own pickle, of this very line.
     again = pickle.loads(pickle.dumps(store))
     assert again.url == store.url
     assert again.get("k") == b"x"

@@ -18,6 +18,7 @@ import polars as pl
 
 from clipfarm_assets.contracts.features import FeatureContract
 from clipfarm_assets.fusion.static import fuse
+from clipfarm_assets.training.config import FitConfig, SuiteConfig
 from clipfarm_assets.training.data import ClipBatch, Labelled
 from clipfarm_assets.training.metadata_encoder import MetadataEncoder
 
@@ -35,6 +36,8 @@ WEIGHTS: Mapping[str, float] = {
     "duration": 1.0,
     "channel": 0.8,
 }
+FIT = FitConfig(learning_rate=5e-3, batch_size=64, max_epochs=30)
+"""Enough for a small network on a few hundred clips."""
 START = np.datetime64("2025-01-01T00:00:00", "us")
 DAY = np.timedelta64(86_400_000_000, "us")
 
@@ -163,6 +166,11 @@ def rmse(model, rows: Labelled) -> float:
 
 def unheard(line: str) -> None:
     """A `say` that nobody listens to."""
+
+
+def fitted(family, planted: Planted, seed: int = 0, say=unheard, *, config: SuiteConfig):
+    """The model of a family's module."""
+    return family.fit(planted.train, planted.val, planted.encoder, config, seed, say)
 
 
 def reopened(family, model, encoder):

@@ -71,6 +71,7 @@ def test_comes_back_as_it_was(build):
 
     assert sorted(stored) == ["model.joblib", "model.skops"]
     assert np.array_equal(load_estimator(stored.__getitem__, "model").predict(INPUT), expected)
+    # Our own bytes of this test.
     data = stored["model.joblib"]
     again = from_joblib(data, hashlib.sha256(data).hexdigest())
     assert np.array_equal(again.predict(INPUT), expected)
@@ -107,6 +108,7 @@ def test_bytes_are_the_same_in_another_process():
 def test_skops_itself_reads_what_is_written():
     data = to_skops(pipeline())
     assert skops.io.get_untrusted_types(data=data) == ["numpy.dtype"]
+    # Our own bytes of this test, of types that skops or this list allows.
     estimator = skops.io.loads(data, trusted=["numpy.dtype"])
     assert np.array_equal(estimator.predict(INPUT), pipeline().predict(INPUT))
 
@@ -212,6 +214,7 @@ def test_joblib_of_another_hash_is_not_read(tmp_path):
         from_joblib(data, expected)
     assert not (tmp_path / "touched").exists()
 
+    # Our own payload, which makes a file in this test's folder.
     from_joblib(data, hashlib.sha256(data).hexdigest())
     assert (tmp_path / "touched").exists(), "else not reading it proves nothing"
 

@@ -1,11 +1,7 @@
 """``concat_mlp``: fused vector and metadata through one MLP."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from clipfarm_assets.training.config import SuiteConfig
@@ -16,33 +12,26 @@ from clipfarm_assets.training.networks.clip_inputs import (
     check_encoder,
     fused_input,
     metadata_inputs,
-    target_of,
 )
 from clipfarm_assets.training.networks.concat_mlp import ConcatMlp, ConcatMlpArchitecture
-from clipfarm_assets.training.networks.fit import fit as fit_network
-from clipfarm_assets.training.networks.fit import predict
-from clipfarm_assets.training.networks.reproducible import reproducible
-from clipfarm_assets.training.networks.weights import load_network, network_artifacts
+from clipfarm_assets.training.networks.model import NetworkModel
+from clipfarm_assets.training.networks.weights import load_network
 
 NAME = "concat_mlp"
 
 
 @dataclass(frozen=True)
-class ConcatMlpModel:
-    """A fitted network, with how it was made and what it reads metadata by."""
+class ConcatMlpModel(NetworkModel[ConcatMlpArchitecture, ConcatMlp]):
+    """See `NetworkModel`."""
 
-    network: ConcatMlp
-    architecture: ConcatMlpArchitecture
-    encoder: MetadataEncoder
-    curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    name = NAME
 
-    def predict(self, clips: ClipBatch) -> NDArray[np.float64]:
-        """log1p(views), float64 ``(N,)``; a row's does not depend on the others'."""
-        return predict(self.network, _inputs(clips, self.encoder, self.architecture.fused_dim))
-
-    def artifacts(self) -> Mapping[str, bytes]:
-        """``concat_mlp.pt``, ``.safetensors`` and ``.json``."""
-        return network_artifacts(NAME, self.architecture, self.network)
+    @staticmethod
+    def inputs(
+        clips: ClipBatch, encoder: MetadataEncoder, architecture: ConcatMlpArchitecture
+    ) -> dict[str, Tensor]:
+        """Fused vectors and metadata."""
+        return {**fused_input(clips, architecture.fused_dim), **metadata_inputs(clips, encoder)}
 
 
 def fit(
@@ -54,27 +43,15 @@ def fit(
     say: Say,
 ) -> ConcatMlpModel:
     """Fit on `train`; `val` decides when to stop."""
+    settings = config.concat_mlp
     architecture = ConcatMlpArchitecture(
         fused_dim=train.clips.fused.shape[1],
         numeric_dim=len(encoder.contract.numeric),
         cardinalities=encoder.cardinalities,
-        hidden=config.concat_mlp.hidden,
-        dropout=config.concat_mlp.dropout,
+        hidden=settings.hidden,
+        dropout=settings.dropout,
     )
-    with reproducible(seed):
-        network = ConcatMlp(architecture, mean=float(train.target_log.mean()))
-    curve = fit_network(
-        network,
-        _inputs(train.clips, encoder, architecture.fused_dim),
-        target_of(train),
-        _inputs(val.clips, encoder, architecture.fused_dim),
-        target_of(val),
-        config.concat_mlp.fit,
-        seed,
-        say=say,
-        name=NAME,
-    )
-    return ConcatMlpModel(network, architecture, encoder, {NAME: curve.to_fields()})
+    return ConcatMlpModel.fit(ConcatMlp, architecture, train, val, encoder, settings.fit, seed, say)
 
 
 def load(read: Read, encoder: MetadataEncoder) -> ConcatMlpModel:
@@ -86,7 +63,3 @@ def load(read: Read, encoder: MetadataEncoder) -> ConcatMlpModel:
     architecture, network = load_network(read, NAME, ConcatMlpArchitecture, ConcatMlp)
     check_encoder(NAME, architecture.numeric_dim, architecture.cardinalities, encoder)
     return ConcatMlpModel(network, architecture, encoder)
-
-
-def _inputs(clips: ClipBatch, encoder: MetadataEncoder, fused_dim: int) -> dict[str, Tensor]:
-    return {**fused_input(clips, fused_dim), **metadata_inputs(clips, encoder)}

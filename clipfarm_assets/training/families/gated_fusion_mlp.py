@@ -1,8 +1,6 @@
 """``gated_fusion_mlp``: modality vectors, weighted by a gate that sees the metadata."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,29 +16,27 @@ from clipfarm_assets.training.networks.clip_inputs import (
     metadata_inputs,
     modality_inputs,
     present_input,
-    target_of,
 )
-from clipfarm_assets.training.networks.fit import evaluate, predict
-from clipfarm_assets.training.networks.fit import fit as fit_network
+from clipfarm_assets.training.networks.fit import evaluate
 from clipfarm_assets.training.networks.gated import GatedArchitecture, GatedFusionNetwork
-from clipfarm_assets.training.networks.reproducible import reproducible
-from clipfarm_assets.training.networks.weights import load_network, network_artifacts
+from clipfarm_assets.training.networks.model import NetworkModel
+from clipfarm_assets.training.networks.weights import load_network
 
 NAME = "gated_fusion_mlp"
 
 
 @dataclass(frozen=True)
-class GatedFusionModel:
-    """A fitted network, with how it was made and what it reads metadata by."""
+class GatedFusionModel(NetworkModel[GatedArchitecture, GatedFusionNetwork]):
+    """See `NetworkModel`; tells what its gate says, too."""
 
-    network: GatedFusionNetwork
-    architecture: GatedArchitecture
-    encoder: MetadataEncoder
-    curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    name = NAME
 
-    def predict(self, clips: ClipBatch) -> NDArray[np.float64]:
-        """log1p(views), float64 ``(N,)``; a row's does not depend on the others'."""
-        return predict(self.network, _inputs(clips, self.encoder, self.architecture.dims))
+    @staticmethod
+    def inputs(
+        clips: ClipBatch, encoder: MetadataEncoder, architecture: GatedArchitecture
+    ) -> dict[str, Tensor]:
+        """Modality vectors, which of them are there, and metadata."""
+        return {**modality_inputs(clips, architecture.dims), **metadata_inputs(clips, encoder)}
 
     def gate_weights(self, clips: ClipBatch) -> NDArray[np.float64]:
         """How much each modality counts, float64 ``(N, 3)`` in the order of `MODALITIES`.
@@ -52,10 +48,6 @@ class GatedFusionModel:
             evaluate(self.network, inputs, self.network.gate_weights).double().numpy()
         )
         return weights
-
-    def artifacts(self) -> Mapping[str, bytes]:
-        """``gated_fusion_mlp.pt``, ``.safetensors`` and ``.json``."""
-        return network_artifacts(NAME, self.architecture, self.network)
 
 
 def fit(
@@ -78,20 +70,9 @@ def fit(
         hidden=settings.hidden,
         dropout=settings.dropout,
     )
-    with reproducible(seed):
-        network = GatedFusionNetwork(architecture, mean=float(train.target_log.mean()))
-    curve = fit_network(
-        network,
-        _inputs(train.clips, encoder, architecture.dims),
-        target_of(train),
-        _inputs(val.clips, encoder, architecture.dims),
-        target_of(val),
-        settings.fit,
-        seed,
-        say=say,
-        name=NAME,
+    return GatedFusionModel.fit(
+        GatedFusionNetwork, architecture, train, val, encoder, settings.fit, seed, say
     )
-    return GatedFusionModel(network, architecture, encoder, {NAME: curve.to_fields()})
 
 
 def load(read: Read, encoder: MetadataEncoder) -> GatedFusionModel:
@@ -103,7 +84,3 @@ def load(read: Read, encoder: MetadataEncoder) -> GatedFusionModel:
     architecture, network = load_network(read, NAME, GatedArchitecture, GatedFusionNetwork)
     check_encoder(NAME, architecture.numeric_dim, architecture.cardinalities, encoder)
     return GatedFusionModel(network, architecture, encoder)
-
-
-def _inputs(clips: ClipBatch, encoder: MetadataEncoder, dims: tuple[int, ...]) -> dict[str, Tensor]:
-    return {**modality_inputs(clips, dims), **metadata_inputs(clips, encoder)}

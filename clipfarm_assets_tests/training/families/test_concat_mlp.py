@@ -1,6 +1,7 @@
 import io
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -14,20 +15,8 @@ from clipfarm_assets.training.networks.clip_inputs import WrongVectors
 from clipfarm_assets.training.networks.weights import BadWeights
 from clipfarm_assets_tests.training import kit
 
-CONFIG = SuiteConfig(
-    concat_mlp=ConcatMlpConfig(
-        hidden=(32, 16), fit=FitConfig(learning_rate=5e-3, batch_size=64, max_epochs=30)
-    )
-)
-
-
-@pytest.fixture(scope="module")
-def planted():
-    return kit.planted(400)
-
-
-def fitted(planted, seed=0, say=kit.unheard, config=CONFIG):
-    return concat_mlp.fit(planted.train, planted.val, planted.encoder, config, seed, say)
+CONFIG = SuiteConfig(concat_mlp=ConcatMlpConfig(hidden=(32, 16), fit=kit.FIT))
+fitted = partial(kit.fitted, concat_mlp, config=CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +29,7 @@ def test_is_the_family_of_its_name():
 
 
 def test_beats_the_mean(planted, model):
-    floor = mean.fit(planted.train, planted.val, planted.encoder, CONFIG, 0, kit.unheard)
+    floor = kit.fitted(mean, planted, config=CONFIG)
     assert kit.rmse(model, planted.test) < 0.8 * kit.rmse(floor, planted.test)
 
 
@@ -92,6 +81,7 @@ def test_reloads_to_equal_bits(planted, model):
 def test_artifacts(model):
     artifacts = model.artifacts()
     assert set(artifacts) == {"concat_mlp.pt", "concat_mlp.safetensors", "concat_mlp.json"}
+    # Our own bytes of this test; weights_only reads tensors and runs no code.
     state = torch.load(io.BytesIO(artifacts["concat_mlp.pt"]), weights_only=True)
     model.network.load_state_dict(state)
     assert json.loads(artifacts["concat_mlp.json"]) == {

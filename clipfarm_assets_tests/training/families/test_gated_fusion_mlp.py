@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -13,22 +14,9 @@ from clipfarm_assets.training.networks.weights import BadWeights
 from clipfarm_assets_tests.training import kit
 
 CONFIG = SuiteConfig(
-    gated_fusion_mlp=GatedConfig(
-        tower_dim=16,
-        gate_hidden=16,
-        hidden=(32, 16),
-        fit=FitConfig(learning_rate=5e-3, batch_size=64, max_epochs=30),
-    )
+    gated_fusion_mlp=GatedConfig(tower_dim=16, gate_hidden=16, hidden=(32, 16), fit=kit.FIT)
 )
-
-
-@pytest.fixture(scope="module")
-def planted():
-    return kit.planted(400)
-
-
-def fitted(planted, seed=0, say=kit.unheard, config=CONFIG):
-    return gated_fusion_mlp.fit(planted.train, planted.val, planted.encoder, config, seed, say)
+fitted = partial(kit.fitted, gated_fusion_mlp, config=CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +29,7 @@ def test_is_the_family_of_its_name():
 
 
 def test_beats_the_mean(planted, model):
-    floor = mean.fit(planted.train, planted.val, planted.encoder, CONFIG, 0, kit.unheard)
+    floor = kit.fitted(mean, planted, config=CONFIG)
     assert kit.rmse(model, planted.test) < 0.8 * kit.rmse(floor, planted.test)
 
 

@@ -92,6 +92,7 @@ def test_scale_and_alpha_are_those_of_least_leave_one_out_error():
 def test_pipeline_alone_maps_the_matrix():
     rows = kit.planted(120)
     model = fit(rows)
+    # Our own bytes of this test.
     data = model.artifacts()["ridge.joblib"]
     pipeline = from_joblib(data, hashlib.sha256(data).hexdigest())
     clips = rows.test.clips

@@ -10,18 +10,15 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import answer, child, machine, markdown, medians, timed
+from benchmarks.common import answer, begin, child, markdown, medians, options, timed
 from benchmarks.planted import HORIZON, STRATEGY, deployment, prepare
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, repeats=3, folder="where stores are kept; default: a new one")
     parser.add_argument("--rows", type=int, nargs="+", default=[2700, 50_000])
     parser.add_argument("--plain-rows", type=int, default=2700, help="most rows the plain way does")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where stores are kept; default: a new one")
-    asked = parser.parse_args()
-    print(machine(), flush=True)
+    asked = begin(parser)
     with tempfile.TemporaryDirectory(prefix="clipfarm-benchmark-") as temporary:
         folder = asked.folder or Path(temporary)
         table = [line for rows in asked.rows for line in _compare(folder, rows, asked)]

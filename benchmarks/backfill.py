@@ -7,7 +7,6 @@ what is compared is the cost of runs; models of real size add the same to both w
 Of the single runs a round does some dates only, spread over all; the rate per date is compared.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -24,8 +23,9 @@ from benchmarks.common import (
     RATIO_COLUMNS,
     Target,
     alternate,
-    machine,
+    begin,
     markdown,
+    options,
     ratio_row,
     same,
     timed,
@@ -38,13 +38,11 @@ ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--dates", type=int, default=30)
     parser.add_argument("--clips", type=int, default=20, help="clips of a date")
     parser.add_argument("--single", type=int, default=6, help="dates a round of single runs does")
-    parser.add_argument("--repeats", type=int, default=5)
-    asked = parser.parse_args()
-    print(machine(), flush=True)
+    asked = begin(parser)
     with tempfile.TemporaryDirectory(prefix="clipfarm-benchmark-") as temporary:
         folder = Path(temporary)
         make_store(folder / "made", asked.dates, asked.clips)

@@ -5,6 +5,7 @@ work (imports are not in it) and tells its own peak memory. The parent loads les
 child: on Linux a child's peak begins at what its parent had.
 """
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -22,6 +23,31 @@ from typing import Any
 _BUSY = 0.15
 """Share of all cores that others may use before the start."""
 PACKAGES = ("numpy", "polars", "pyarrow", "obstore", "av", "torch", "transformers", "scikit-learn")
+
+
+def options(
+    description: str | None, *, repeats: int | None = 5, folder: str = ""
+) -> argparse.ArgumentParser:
+    """A parser with the options that most benchmarks share; see `begin`.
+
+    Args:
+        description: The benchmark's docstring.
+        repeats: Default of ``--repeats``, or None for a benchmark without.
+        folder: Help on ``--folder``, a path; empty for a benchmark without.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    if repeats is not None:
+        parser.add_argument("--repeats", type=int, default=repeats, help="rounds; medians are told")
+    if folder:
+        parser.add_argument("--folder", type=Path, help=folder)
+    return parser
+
+
+def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What was asked for on the command line, after saying on which machine it is done."""
+    asked = parser.parse_args()
+    print(machine(), flush=True)
+    return asked
 
 
 def machine() -> str:

@@ -6,7 +6,6 @@ installed (torchcodec, decord) pick the same indices of the same files; they con
 their own way, so how far their frames are away is said instead.
 """
 
-import argparse
 import hashlib
 import importlib
 import importlib.metadata
@@ -25,10 +24,11 @@ from benchmarks.common import (
     Target,
     alternate,
     answer,
+    begin,
     child,
-    machine,
     markdown,
     medians,
+    options,
     peak_mib,
     ratio_row,
     same,
@@ -43,14 +43,11 @@ _DEADLINE_SECONDS: Final = 3600.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, folder="where clips are kept; default: a new one")
     parser.add_argument("--seconds", type=int, default=60, help="of the long clips")
     parser.add_argument("--short-seconds", type=int, default=8, help="of the short clip")
     parser.add_argument("--heights", type=int, nargs="+", default=[576, 1080])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where clips are kept; default: a new one")
-    asked = parser.parse_args()
-    print(machine(), flush=True)
+    asked = begin(parser)
     peers = {name: version for name in _PEERS if (version := _usable(name))}
     for name in _PEERS:
         print(f"{name}: {peers.get(name, 'not installed, or cannot be loaded')}", flush=True)

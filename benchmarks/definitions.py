@@ -1,20 +1,17 @@
 """Loading the definitions, as every run does. ``python -m benchmarks.definitions``."""
 
-import argparse
 import sys
 from statistics import median
 
-from benchmarks.common import answer, child, machine, markdown, timed
+from benchmarks.common import answer, begin, child, markdown, options, timed
 
 LIMIT_SECONDS, AIM_SECONDS = 3.0, 2.0
 MODEL_LIBRARIES = ("torch", "transformers", "sentence_transformers", "sklearn", "librosa")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    asked = parser.parse_args()
-    print(machine(), flush=True)
+    parser = options(__doc__)
+    asked = begin(parser)
     rows = []
     for what in ("dagster", "clipfarm_assets.definitions"):
         runs = [child("benchmarks.definitions", ["--child", what]) for _ in range(asked.repeats)]

@@ -33,10 +33,11 @@ from benchmarks.common import (
     Target,
     alternate,
     answer,
+    begin,
     child,
-    machine,
     markdown,
     medians,
+    options,
     ratio_row,
     same,
     timed,
@@ -49,13 +50,10 @@ SAMPLE_RATE: Final = 16_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, folder="where models are kept; default: a new one")
     parser.add_argument("--items", type=int, default=8, help="clips, and sounds of each length")
     parser.add_argument("--seconds", type=float, nargs="+", default=[5, 15, 30], help="of sounds")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where models are kept; default: a new one")
-    asked = parser.parse_args()
-    print(machine(), flush=True)
+    asked = begin(parser)
     with tempfile.TemporaryDirectory(prefix="clipfarm-benchmark-") as temporary:
         folder, out = asked.folder or Path(temporary), Path(temporary)
         for modality in ("video", "audio"):

@@ -6,14 +6,13 @@ and the harder planted law (`clipfarm_assets/demo/planted_law.py`) at vector lev
 ``--store``, the datasets of a deployment, such as ``.demo/store`` after ``make demo``.
 """
 
-import argparse
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
-from benchmarks.common import answer, child, machine, markdown
+from benchmarks.common import answer, begin, child, markdown, options
 from benchmarks.planted import deployment
 
 _KINDS = ("chronological", "grouped", "chronological_grouped")
@@ -22,14 +21,13 @@ _KINDS = ("chronological", "grouped", "chronological_grouped")
 def main() -> None:
     from clipfarm_assets.training.families import FAMILIES
 
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, repeats=None)
     parser.add_argument("--rows", type=int, default=2700)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--families", nargs="+", default=FAMILIES, choices=FAMILIES)
     parser.add_argument("--store", type=Path, help="a deployment's folder, judged as well")
     parser.add_argument("--strategy", default="concat")
-    asked = parser.parse_args()
-    print(machine(), flush=True)
+    asked = begin(parser)
     with tempfile.TemporaryDirectory(prefix="clipfarm-benchmark-") as temporary:
         for name, place, attainable in _sets(asked, Path(temporary)):
             for horizon in (7, 30):

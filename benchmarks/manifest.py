@@ -20,10 +20,11 @@ from benchmarks.common import (
     Target,
     alternate,
     answer,
+    begin,
     child,
-    machine,
     markdown,
     medians,
+    options,
     peak_mib,
     ratio_row,
     same,
@@ -36,14 +37,11 @@ _WAYS = ("plain", "update", "read base", "read merged", "compact")
 
 def main() -> None:
     """Compare, and print tables."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, folder="where stores are kept; default: a new one")
     parser.add_argument("--rows", type=int, nargs="+", default=[500_000, 5_000_000])
     parser.add_argument("--new-rows", type=int, default=10_000)
     parser.add_argument("--shards", type=int, default=5, help="in which the new rows are")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where stores are kept; default: a new one")
-    asked = parser.parse_args()
-    print(machine(), flush=True)
+    asked = begin(parser)
     ratios, table, updates = [], [], {}
     with tempfile.TemporaryDirectory(prefix="clipfarm-benchmark-") as temporary:
         for rows in asked.rows:

@@ -6,7 +6,6 @@ model included, and how much of it came after the model had embedded a first cli
 as a parquet file, as it does to a run.
 """
 
-import argparse
 import sys
 import tempfile
 from functools import partial
@@ -14,7 +13,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.clip_store import DATE, opened, prepare
-from benchmarks.common import alternate, answer, child, machine, markdown, medians, peak_mib, timed
+from benchmarks.common import (
+    alternate,
+    answer,
+    begin,
+    child,
+    markdown,
+    medians,
+    options,
+    peak_mib,
+    timed,
+)
 
 AT_MOST: Final = 1.10
 MODALITIES: Final = ("text", "video")
@@ -25,13 +34,10 @@ _COLUMNS: Final = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, folder="where clips and models are kept")
     parser.add_argument("--items", type=int, nargs=2, default=[100, 10_000])
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=MODALITIES)
-    parser.add_argument("--folder", type=Path, help="where clips and models are kept")
-    asked = parser.parse_args()
-    print(machine(), flush=True)
+    asked = begin(parser)
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory(prefix="clipfarm-benchmark-") as temporary:
         folder = asked.folder or Path(temporary)

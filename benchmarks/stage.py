@@ -29,10 +29,11 @@ from benchmarks.common import (
     Target,
     alternate,
     answer,
+    begin,
     child,
-    machine,
     markdown,
     medians,
+    options,
     ratio_row,
     same,
     timed,
@@ -53,16 +54,13 @@ _LIMIT_COLUMNS: Final = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, folder="where media and models are kept")
     parser.add_argument("--videos", type=int, default=16, help="clips of the video stage")
     parser.add_argument("--clips", type=int, default=40, help="clips of the whole stage")
     parser.add_argument("--heights", type=int, nargs=2, default=[576, 1080])
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", choices=sorted(MODALITIES))
     parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--folder", type=Path, help="where media and models are kept")
-    asked = parser.parse_args()
-    print(machine(), flush=True)
+    asked = begin(parser)
     if "OMP_NUM_THREADS" in os.environ:
         print("OMP_NUM_THREADS is set: the plain way does not have torch's default threads")
     with tempfile.TemporaryDirectory(prefix="clipfarm-benchmark-") as temporary:

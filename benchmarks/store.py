@@ -8,7 +8,6 @@ Files are in the page cache when they are read; ours are staged and renamed when
 so that no reader meets a part of one, which a plain file is not.
 """
 
-import argparse
 import hashlib
 import sys
 import tempfile
@@ -26,9 +25,10 @@ from benchmarks.common import (
     Target,
     alternate,
     answer,
+    begin,
     child,
-    machine,
     markdown,
+    options,
     ratio_row,
     same,
     timed,
@@ -46,15 +46,12 @@ Get = Callable[[Sequence[str]], np.ndarray]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, folder="where a folder for the files is made")
     parser.add_argument("--items", type=int, default=5000)
     parser.add_argument("--plain-items", type=int, default=250, help="of these, on S3")
     parser.add_argument("--latency-ms", type=float, default=20.0)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where a folder for the files is made")
-    asked = parser.parse_args()
+    asked = begin(parser)
     part = min(asked.plain_items, asked.items)
-    print(machine(), flush=True)
     with serving(asked.latency_ms) as url:
         name = f"{asked.items} vectors {{}} S3, {asked.latency_ms:g} ms"
         rows = _rows(name, url, (part, asked.items, part), asked.repeats, S3_TARGET)

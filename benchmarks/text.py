@@ -9,7 +9,6 @@ All runs of one of our ways must give the same bytes. Exact vectors must equal t
 within 3e-7, bf16 ones in direction; the largest difference and the smallest cosine are shown.
 """
 
-import argparse
 import hashlib
 import os
 import sys
@@ -29,10 +28,11 @@ from benchmarks.common import (
     Target,
     alternate,
     answer,
+    begin,
     child,
-    machine,
     markdown,
     medians,
+    options,
     ratio_row,
     same,
     timed,
@@ -48,12 +48,10 @@ Clip = tuple[dict[str, str], bytes]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__)
     parser.add_argument("--clips", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
-    asked = parser.parse_args()
-    print(machine(), flush=True)
+    asked = begin(parser)
     if "OMP_NUM_THREADS" in os.environ:
         print("OMP_NUM_THREADS is set: the plain way does not have torch's default threads")
     print(f"Input: {_told(_clips(asked.clips))}; {asked.workers} encode workers", flush=True)

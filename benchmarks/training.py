@@ -5,24 +5,21 @@ process of its own that reads the stored dataset. The peak is that of the whole 
 before it is what the process held when the fit began, dataset and libraries included.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks.common import answer, child, machine, markdown, peak_mib, timed
+from benchmarks.common import answer, begin, child, markdown, options, peak_mib, timed
 from benchmarks.planted import HORIZON, STRATEGY, deployment, prepare
 
 
 def main() -> None:
     from clipfarm_assets.training.families import FAMILIES
 
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, repeats=None, folder="where stores are kept; default: a new one")
     parser.add_argument("--rows", type=int, nargs="+", default=[2700, 50_000])
     parser.add_argument("--families", nargs="+", default=FAMILIES, choices=FAMILIES)
     parser.add_argument("--timeout-seconds", type=float, default=1800)
-    parser.add_argument("--folder", type=Path, help="where stores are kept; default: a new one")
-    asked = parser.parse_args()
-    print(machine(), flush=True)
+    asked = begin(parser)
     table: list[list[object]] = []
     with tempfile.TemporaryDirectory(prefix="clipfarm-benchmark-") as temporary:
         folder = asked.folder or Path(temporary)

@@ -19,10 +19,7 @@ import io
 import shutil
 import sys
 import tempfile
-import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import compress
 from pathlib import Path
@@ -33,14 +30,15 @@ from benchmarks.common import (
     Target,
     alternate,
     answer,
+    begin,
     child,
-    machine,
     markdown,
-    medians,
+    options,
     ratio_row,
     same,
     timed,
 )
+from benchmarks.fusion_parts import BESIDE, COLUMNS, PARTS, measured, table_row
 from benchmarks.latency_s3 import BUCKET, counts, serving
 
 if TYPE_CHECKING:
@@ -56,15 +54,13 @@ S3_TARGET = Target(30, 50)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options(__doc__, folder="where a folder for the files is made")
     parser.add_argument("--clips", type=int, default=10_000)
     parser.add_argument("--plain-clips", type=int, default=300, help="of these, on S3")
     parser.add_argument("--latency-ms", type=float, default=20.0)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where a folder for the files is made")
-    asked = parser.parse_args()
+    parser.add_argument("--only", choices=("folder", "s3"), help="one of the two stores")
+    asked = begin(parser)
     part = min(asked.plain_clips, asked.clips)
-    print(machine(), flush=True)
     with tempfile.TemporaryDirectory(prefix="clipfarm-benchmark-", dir=asked.folder) as folder:
         store = Path(folder, "store")
         _step("make", store, folder, asked.clips)
@@ -89,33 +85,24 @@ def main() -> None:
                     field="seconds_without_ledger",
                 )
             )
-            told += [_where(f"{name}, {way}", some) for way, some in runs.items()]
+            told += [table_row(f"{name}, {way}", some) for way, some in runs.items()]
     print(markdown(RATIO_COLUMNS, rows))
     print("\nWhere the time goes, microseconds a clip (medians):\n")
-    print(markdown(("", *PARTS, "other", "sum", "peak MiB"), told))
+    print(markdown(COLUMNS, told))
 
 
 def _places(
     asked: argparse.Namespace, store: Path, part: int
 ) -> Iterator[tuple[str, str, int, int, Target]]:
     """Name, address, clips of the plain way, clips compared, target."""
-    yield "folder", str(store), asked.clips, asked.clips, FOLDER_TARGET
+    if asked.only != "s3":
+        yield "folder", str(store), asked.clips, asked.clips, FOLDER_TARGET
+    if asked.only == "folder":
+        return
     with serving(asked.latency_ms) as url:
         _step("upload", url, str(store), asked.clips)
         yield f"S3 at {asked.latency_ms:g} ms", url, part, part, S3_TARGET
         print(f"requests to the server in all: {counts(url)}", file=sys.stderr)
-
-
-# Where the time goes; a part's time is without that of others that it calls.
-PARTS = ("read", "check", "fuse", "write", "ledger", "manifest", "publish")
-
-
-def _where(name: str, runs: Sequence[dict[str, Any]]) -> list[str]:
-    clips = runs[0]["items"]
-    parts = [medians([run["parts"] for run in runs], part)[0] for part in PARTS]
-    seconds, peak = medians(runs, "seconds", "peak_mib")
-    figures = [*parts, seconds - sum(parts), seconds]
-    return [name, *(f"{figure / clips * 1e6:.0f}" for figure in figures), f"{peak:.0f}"]
 
 
 def _step(step: str, place: object, *arguments: object) -> dict[str, Any]:
@@ -273,7 +260,7 @@ def _plain(place: str, _ledger: Path, clips: int, scratch: Path) -> dict[str, An
         client.head_bucket(Bucket=BUCKET)
         where = fuse_clips.Bucket(client, BUCKET)
     parts, seconds = timed(lambda: fuse_clips.fuse_clips(where, todo, DATE, scratch))
-    return {**seconds, "parts": dict.fromkeys(PARTS, 0.0) | parts}
+    return _told(seconds, parts, {})
 
 
 def _ours(place: str, ledger: Path, clips: int, scratch: Path) -> dict[str, Any]:
@@ -294,82 +281,19 @@ def _ours(place: str, ledger: Path, clips: int, scratch: Path) -> dict[str, Any]
         fuse.FusionStage(deployment, STRATEGY).run({DATE: index})
         manifest.update_manifest(deployment, STRATEGY)
 
-    with _measured() as parts:
+    with measured() as watch:
         _, seconds = timed(run)
-    return {**seconds, "parts": dict.fromkeys(PARTS, 0.0) | parts}
+    return _told(seconds, watch.own, watch.beside)
 
 
-@contextmanager
-def _measured() -> Iterator[Counter[str]]:
-    """Fills in the wall time of each of `PARTS`, by wrapping the functions that they consist of."""
-    from unittest.mock import patch
-
-    from clipfarm_assets.contracts.fused_shard import FusedShard
-    from clipfarm_assets.ledger.ledger import Ledger
-    from clipfarm_assets.pipelines import fuse, manifest, vector_batches
-    from clipfarm_assets.pipelines.deployment import Deployment
-    from clipfarm_assets.pipelines.shard_rows import ShardRows
-
-    seconds: Counter[str] = Counter()
-    inside: list[str] = ["other"]
-    since = time.perf_counter()
-
-    def switch() -> None:
-        nonlocal since
-        now = time.perf_counter()
-        seconds[inside[-1]] += now - since
-        since = now
-
-    @contextmanager
-    def part(name: str) -> Iterator[None]:
-        switch()
-        inside.append(name)
-        try:
-            yield
-        finally:
-            switch()
-            inside.pop()
-
-    def wrapped(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            with part(name):
-                return function(*args, **options)
-
-        return call
-
-    def waiting(name: str, generator: Callable[..., Iterable[Any]]) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Iterator[Any]:
-            items = iter(generator(*args, **options))
-            end = object()
-            while True:
-                with part(name):
-                    item = next(items, end)
-                if item is end:
-                    return
-                yield item
-
-        return call
-
-    timers: list[tuple[str, Any, str]] = [
-        ("check", vector_batches, "check_batch"),
-        ("fuse", ShardRows, "shard"),
-        ("write", FusedShard, "to_npz"),
-        ("write", fuse, "put_shard"),
-        *(("ledger", Ledger, name) for name in ("rows", "columns", "commit", "latest")),
-        ("publish", Deployment, "restore"),
-        ("publish", Deployment, "publish"),
-        ("publish", Deployment, "text_states"),
-        ("manifest", manifest, "update_manifest"),
-    ]
-    with ExitStack() as stack:
-        for name, owner, attribute in timers:
-            function = wrapped(name, getattr(owner, attribute))
-            stack.enter_context(patch.object(owner, attribute, function))
-        ahead = waiting("read", vector_batches.ordered_map)
-        stack.enter_context(patch.object(vector_batches, "ordered_map", ahead))
-        yield seconds
-        switch()
-    seconds.pop("other", None)
+def _told(
+    seconds: Mapping[str, Any], parts: Mapping[str, float], beside: Mapping[str, float]
+) -> dict[str, Any]:
+    return {
+        **seconds,
+        "parts": dict.fromkeys(PARTS, 0.0) | dict(parts),
+        "beside": dict.fromkeys(BESIDE, 0.0) | dict(beside),
+    }
 
 
 def _digest(store: "ObjectStore", clips: int) -> str:

@@ -81,14 +81,19 @@ class FusedShard:
         return arrays_to_npz(members)
 
     @classmethod
-    def from_npz(cls, data: bytes, key: str) -> "FusedShard":
+    def from_npz(cls, data: bytes, key: str, *, views: bool = False) -> "FusedShard":
         """Parse and verify one shard.
+
+        Args:
+            data: The object.
+            key: Names it in errors.
+            views: Copy nothing: the arrays are parts of `data`, as `npz_to_arrays` says.
 
         Raises:
             BadShard: A member is missing, of another type or shape, or the rows don't agree.
         """
         try:
-            members = npz_to_arrays(data, max_bytes=MAX_SHARD_BYTES)
+            members = npz_to_arrays(data, max_bytes=MAX_SHARD_BYTES, views=views)
         except BadShard as error:
             msg = f"{key}: {error}"
             raise BadShard(msg) from error

@@ -28,6 +28,7 @@ def fuse(
     text_present: NDArray[np.bool_],
     *,
     append_mask: bool = True,
+    out: Vectors | None = None,
 ) -> Vectors:
     """Fuse ``N`` clips at once.
 
@@ -38,14 +39,15 @@ def fuse(
         text: float32 ``(N, Dt)``; rows without text must be zero.
         text_present: bool ``(N,)``, the mask.
         append_mask: Append the mask as a last column of 1.0 and 0.0.
+        out: float32 ``(N, fused_dim)``, where the result is to be written; by default a new array.
 
     Returns:
-        float32 ``(N, fused_dim)``, C-contiguous. A row depends on that row alone, bit for bit:
-        every operator is elementwise, and the sum is always ``(v + a) + t``.
+        float32 ``(N, fused_dim)``, C-contiguous if new. A row depends on that row alone, bit for
+        bit: every operator is elementwise, and the sum is always ``(v + a) + t``.
 
     Raises:
-        ValueError: An input is of another type or shape, row counts differ, or a placeholder row is
-            not zero.
+        ValueError: An input or `out` is of another type or shape, row counts differ, or a
+            placeholder row is not zero.
     """
     inputs = {"video": (video, "float32"), "audio": (audio, "float32"), "text": (text, "float32")}
     for name, (array, dtype) in (inputs | {"text_present": (text_present, "bool")}).items():
@@ -66,7 +68,10 @@ def fuse(
 
     dv, da, dt = video.shape[1], audio.shape[1], text.shape[1]
     dim = fused_dim(strategy, video_dim=dv, audio_dim=da, text_dim=dt, append_mask=append_mask)
-    fused = np.zeros((len(video), dim), dtype=np.float32)
+    fused = np.empty((len(video), dim), dtype=np.float32) if out is None else out
+    if fused.shape != (len(video), dim) or fused.dtype != np.float32:
+        msg = f"out must be float32 {(len(video), dim)}: found {fused.dtype} {fused.shape}"
+        raise ValueError(msg)
     base = fused[:, :-1] if append_mask else fused
     if strategy == "concat":
         base[:, :dv] = video
@@ -74,6 +79,7 @@ def fuse(
         base[:, dv + da :] = text
     else:
         base[:, :dv] = video
+        base[:, dv:] = 0.0
         combine = np.add if strategy == "sum_pool" else np.maximum
         for vectors in (audio, text):
             padded = base[:, : vectors.shape[1]]

@@ -81,6 +81,34 @@ def ordered_map(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def one_behind(work: Callable[[In], Out], items: Iterable[In]) -> Generator[Out, None, None]:
+    """Map in one thread while the next item is made, and yield each result before the next begins.
+
+    So of three steps, making an item, `work` and what the consumer does with a result, the first
+    and the second are side by side, and no item is in work whose predecessor isn't finished with.
+    An exception is raised in its place, one of `items` after the results before it. Wrap it in
+    ``contextlib.closing`` where the consumer may raise.
+    """
+    source, running = iter(items), None
+    failure: Exception | None = None
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="clipfarm") as pool:
+        while failure is None:
+            try:
+                item = next(source)
+            except StopIteration:
+                break
+            except Exception as error:  # noqa: BLE001 - raised below, in its place
+                failure = error
+            else:
+                if running is not None:
+                    yield running.result()
+                running = pool.submit(work, item)
+        if running is not None:
+            yield running.result()
+    if failure is not None:
+        raise failure
+
+
 def batched(items: Iterable[In], size: int) -> Iterator[list[In]]:
     """Consecutive lists of at most `size` items."""
     source = iter(items)

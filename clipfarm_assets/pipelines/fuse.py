@@ -5,7 +5,7 @@ itself, so a run killed between a shard and its ledger rows loses nothing: the n
 shard and takes its rows from it.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,13 +14,14 @@ from itertools import chain, islice
 import pyarrow as pa
 
 from clipfarm_assets.contracts import statuses
+from clipfarm_assets.contracts.fused_shard import FusedShard
 from clipfarm_assets.contracts.schema_lock import SchemaLock
 from clipfarm_assets.contracts.statuses import MODALITIES, Strategy
 from clipfarm_assets.contracts.text_gate import Gate, gate
 from clipfarm_assets.ledger import rules
 from clipfarm_assets.ledger.schema import Item
 from clipfarm_assets.pipelines.deployment import Deployment, TextStates
-from clipfarm_assets.pipelines.flow import batched
+from clipfarm_assets.pipelines.flow import batched, one_behind
 from clipfarm_assets.pipelines.fusion_delta import TEXT_ARRIVED, Candidate, fusion_delta
 from clipfarm_assets.pipelines.lock import load_lock
 from clipfarm_assets.pipelines.progress import Progress, Say, silent
@@ -54,6 +55,9 @@ class FuseOptions:
     retry_terminal: bool = False
     verify_objects: bool = False
 
+
+# A shard, the rows it was made of, and keys of shards whose part numbers are used up.
+_Full = tuple[FusedShard, Sequence[FusedRow], set[str]]
 
 # Of a clip whose three vectors are usable, as nearly all are.
 RECOGNISED = ClipVectors()
@@ -128,9 +132,34 @@ class FusionStage:
         report: StageReport,
     ) -> None:
         """Fuse the date's batches, which come next in `read`."""
+        progress = Progress(f"fuse {self.strategy} {date}", sum(map(len, batches)), self.say)
+
+        def write(full: _Full) -> tuple[str, FusedShard, Sequence[FusedRow]]:
+            shard, rows, used = full
+            key = put_shard(self.deployment, self.strategy, date, shard.to_npz(), used)
+            return key, shard, rows
+
+        filled = self._filled(batches, read, work, report, progress)
+        with closing(one_behind(write, filled)) as written:
+            for key, shard, rows in written:
+                self._commit(list(ledger_rows(key, shard, work.lock)), work)
+                for row in rows:
+                    report.count(row.candidate.video_id, row.verdict.status, row.verdict.reason)
+                report.totals["shards"] += 1
+        report.version = work.lock.id
+        report.seconds = progress.seconds
+
+    def _filled(
+        self,
+        batches: Sequence[Sequence[Candidate]],
+        read: Iterable[VectorBatch],
+        work: "_Work",
+        report: StageReport,
+        progress: Progress,
+    ) -> Iterator[_Full]:
+        """Each shard when it is full; what is not fused is committed meanwhile."""
         total = sum(map(len, batches))
-        progress = Progress(f"fuse {self.strategy} {date}", total, self.say)
-        waiting = ShardRows(work.lock, min(self.options.shard_rows, total))
+        waiting: ShardRows | None = None
         for batch in islice(read, len(batches)):
             settled: list[Item] = []
             rows: list[FusedRow] = []
@@ -144,16 +173,17 @@ class FusionStage:
                     rows.append(outcome)
                     numbers.append(number)
             while rows:
+                if waiting is None:
+                    waiting = ShardRows(work.lock, min(self.options.shard_rows, total))
                 taken = waiting.add(rows, batch.blocks, numbers)
                 del rows[:taken], numbers[:taken]
                 if waiting.is_full:
-                    self._write_shard(date, waiting, work, report)
+                    yield self._full(waiting, work)
+                    waiting = None
             self._commit(settled, work)
             progress.step(len(batch.clips))
-        if waiting.rows:
-            self._write_shard(date, waiting, work, report)
-        report.version = work.lock.id
-        report.seconds = progress.seconds
+        if waiting is not None:
+            yield self._full(waiting, work)
 
     def _settle(self, candidate: Candidate, found: ClipVectors, work: "_Work") -> FusedRow | Item:
         """A row of the next shard, or the state of a clip that isn't fused now."""
@@ -207,21 +237,13 @@ class FusionStage:
             return replace(verdict, reason=f"{verdict.reason}: {texts.unavailable}")
         return verdict
 
-    def _write_shard(
-        self, date: str, waiting: ShardRows, work: "_Work", report: StageReport
-    ) -> None:
+    def _full(self, waiting: ShardRows, work: "_Work") -> _Full:
         shard = waiting.shard()
         shard.verify(work.lock)
         ids: list[str] = shard.video_ids.tolist()
         # What is in the ledger now: a rival run may have fused these clips meanwhile.
         now = self.deployment.ledger.columns(self.stage, ids, "artifact_key")
-        used = work.used | {key for (key,) in now.values() if key}
-        key = put_shard(self.deployment, self.strategy, date, shard.to_npz(), used)
-        self._commit(list(ledger_rows(key, shard, work.lock)), work)
-        for row in waiting.rows:
-            report.count(row.candidate.video_id, row.verdict.status, row.verdict.reason)
-        report.totals["shards"] += 1
-        waiting.clear()
+        return shard, waiting.rows, work.used | {key for (key,) in now.values() if key}
 
     def _commit(self, items: Sequence[Item], work: "_Work") -> None:
         self.deployment.ledger.commit(self.stage, items)

@@ -338,7 +338,10 @@ def shards_of(
 def _shards(
     deployment: Deployment, keys: Sequence[str]
 ) -> Generator[tuple[str, FusedShard | FileNotFoundError | BadShard], None, None]:
-    """Every shard once, in order, or why not; few at a time, checksums compared side by side."""
+    """Every shard once, in order, or why not; few at a time, checksums compared side by side.
+
+    Vectors are verified, not copied: who follows pointers looks at ids and lengths alone.
+    """
 
     def parsed(
         found: tuple[str, bytes | FileNotFoundError],
@@ -347,7 +350,7 @@ def _shards(
         if not isinstance(data, bytes):
             return key, data
         try:
-            return key, FusedShard.from_npz(data, key)
+            return key, FusedShard.from_npz(data, key, views=True)
         except BadShard as error:
             return key, error
 

@@ -1,6 +1,6 @@
 """Clips that wait for their shard to be full."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,75 +23,70 @@ class FusedRow:
     verdict: Gate
     retry_count: int
 
+    @property
+    def has_text(self) -> bool:
+        """Whether it is fused with its own text, and not with a placeholder."""
+        return self.verdict.status == statuses.SUCCESS_FULL
+
 
 class ShardRows:
-    """Up to `capacity` rows and their vectors, in one block a modality."""
+    """Up to `capacity` rows and their fused vectors."""
 
     def __init__(self, lock: SchemaLock, capacity: int) -> None:
         """Make room; memory is taken as rows come."""
         self._lock = lock
-        self._capacity = capacity
-        self._blocks: dict[Modality, NDArray[np.float32]] = {
-            modality: np.empty((capacity, lock.dim(modality)), dtype=np.float32)
-            for modality in MODALITIES
-        }
+        self._vectors = np.empty((capacity, lock.fused_dim), dtype=np.float32)
         self.rows: list[FusedRow] = []
 
     @property
     def is_full(self) -> bool:
         """Whether no row more has room."""
-        return len(self.rows) == self._capacity
+        return len(self.rows) == len(self._vectors)
 
     def add(
         self,
         rows: Sequence[FusedRow],
-        blocks: dict[Modality, NDArray[np.float32]],
+        blocks: Mapping[Modality, NDArray[np.float32]],
         numbers: Sequence[int],
     ) -> int:
-        """Take rows while there is room; returns how many were taken.
+        """Take and fuse rows while there is room; returns how many were taken.
 
         Args:
             rows: Clips in order.
             blocks: Vectors by modality; zeros where text is a placeholder.
-            numbers: For each row, its row in the blocks.
+            numbers: For each row, its row in the blocks, increasing.
         """
         start = len(self.rows)
-        taken = min(len(rows), self._capacity - start)
-        self.rows += rows[:taken]
-        for modality, block in self._blocks.items():
-            rows_of = block[start : start + taken]
-            # Any mode but the default writes to `out` directly; the numbers are in bounds.
-            np.take(blocks[modality], numbers[:taken], axis=0, out=rows_of, mode="clip")
-        return taken
-
-    def clear(self) -> None:
-        """Begin the next shard."""
-        self.rows = []
+        taken = rows[: len(self._vectors) - start]
+        if not taken:
+            return 0
+        first, last = numbers[0], numbers[len(taken) - 1]
+        adjacent = last - first == len(taken) - 1  # as nearly always: a slice copies nothing
+        picked = slice(first, last + 1) if adjacent else numbers[: len(taken)]
+        fuse(
+            self._lock.fusion_strategy,
+            blocks["video"][picked],
+            blocks["audio"][picked],
+            blocks["text"][picked],
+            np.array([row.has_text for row in taken], dtype=np.bool_),
+            append_mask=self._lock.mask_appended,
+            out=self._vectors[start : start + len(taken)],
+        )
+        self.rows += taken
+        return len(taken)
 
     def shard(self) -> FusedShard:
-        """The rows fused."""
+        """The rows as a shard, whose vectors are these and no copy."""
         lock, rows = self._lock, self.rows
         candidates, verdicts = [r.candidate for r in rows], [r.verdict for r in rows]
-        present = np.array([v.status == statuses.SUCCESS_FULL for v in verdicts], dtype=np.bool_)
-        vectors = fuse(
-            lock.fusion_strategy,
-            self._blocks["video"][: len(rows)],
-            self._blocks["audio"][: len(rows)],
-            self._blocks["text"][: len(rows)],
-            present,
-            append_mask=lock.mask_appended,
-        )
         declared = Declaration(
             source_hash=strings([c.source_hash for c in candidates]),
             video_emb_key=strings([c.availability["video"].key for c in candidates]),
             audio_emb_key=strings([c.availability["audio"].key for c in candidates]),
             text_emb_key=strings(
-                [
-                    c.availability["text"].key if v.text_source == "full" else ""
-                    for c, v in zip(candidates, verdicts, strict=True)
-                ]
+                [r.candidate.availability["text"].key if r.has_text else "" for r in rows]
             ),
-            text_present=present.astype(np.int64),
+            text_present=np.array([r.has_text for r in rows], dtype=np.int64),
             text_state_status=strings([v.text_state_status for v in verdicts]),
             text_missing_reason=strings([v.reason for v in verdicts]),
             fusion_status=strings([v.status for v in verdicts]),
@@ -101,4 +96,5 @@ class ShardRows:
             embedding_versions=strings([lock.embedding_versions[m] for m in MODALITIES]),
         )
         ids = strings([c.video_id for c in candidates])
+        vectors = self._vectors[: len(rows)]
         return FusedShard(ids, vectors, strings([c.captured_at for c in candidates]), declared)

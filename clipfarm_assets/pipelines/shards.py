@@ -103,7 +103,7 @@ def take_over_orphans(
             or ledger.merged_version(stage, info.key) == _TAKEN
         ):
             continue
-        shard = FusedShard.from_npz(deployment.store.get(info.key), info.key)
+        shard = FusedShard.from_npz(deployment.store.get(info.key), info.key, views=True)
         if shard.declared is None or shard.lock_version() != lock.lock_version:
             ledger.set_merged_version(stage, info.key, _TAKEN)
             continue

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from clipfarm_assets.contracts.checks import UNIT_NORM_TOLERANCE
 from clipfarm_assets.contracts.schema_lock import SchemaLock
 from clipfarm_assets.contracts.statuses import MODALITIES, Modality
-from clipfarm_assets.pipelines.flow import ordered_map
 from clipfarm_assets.pipelines.fusion_delta import Candidate
 from clipfarm_assets.pipelines.vectors import NO_EMBEDDING, ClipVectors, parse
 from clipfarm_assets.storage.npy import vector_to_npy
@@ -26,8 +25,6 @@ from clipfarm_assets.storage.objects import ObjectStore
 Objects = Mapping[Modality, bytes]
 """What was fetched of a clip: those of its objects that exist and may be used."""
 
-# Batches fetched beside the one in use, so that fetching goes on while a shard is written.
-_BATCHES_AHEAD = 2
 # A sum of squares depends on the order of its terms by less than this. A norm as near to the limit
 # as that is not judged here.
 _ROUNDING = 1e-9
@@ -40,7 +37,7 @@ class VectorBatch:
     Attributes:
         clips: Whose, in order.
         blocks: float32 ``(len(clips), locked length)`` by modality; zero where there is no usable
-            vector.
+            vector. Not to be written to.
         parsed: Clip number -> what `parse` gave, for those that were not recognised. All three
             vectors of the others are usable.
     """
@@ -55,23 +52,19 @@ def read_batches(
 ) -> Generator[VectorBatch, None, None]:
     """Read and check the batches in order, one stream of requests for them all.
 
-    Both happen in a thread of their own, a little ahead of whoever fuses what is read: hashing and
-    sums over blocks let other threads run meanwhile.
+    In the thread of whoever fuses them: each file read and each hash gives the interpreter to other
+    threads, and having it back takes many times what a small vector does. Where requests have to be
+    waited for, the store goes on with the next ones meanwhile.
 
-    Wrap it in ``contextlib.closing`` where the consumer may raise: its threads live until it is
-    closed.
+    Wrap it in ``contextlib.closing`` where the consumer may raise: the store's threads live until
+    it is closed.
 
     Raises:
         LockMismatch: A vector is of another length than the locked one.
     """
-    fetched = store.get_many(_keys(batches))
-
-    def checked(batch: Sequence[Candidate]) -> VectorBatch:
-        return check_batch(batch, [_objects(clip, fetched) for clip in batch], lock)
-
-    ahead = ordered_map(checked, batches, workers=1, ahead=_BATCHES_AHEAD)
-    with closing(fetched), closing(ahead):
-        yield from ahead
+    with closing(store.get_many(_keys(batches))) as fetched:
+        for batch in batches:
+            yield check_batch(batch, [_objects(clip, fetched) for clip in batch], lock)
 
 
 def _keys(batches: Iterable[Sequence[Candidate]]) -> Generator[str, None, None]:
@@ -107,17 +100,19 @@ def check_batch(
     doubtful: set[int] = set()
     parsed: dict[int, ClipVectors] = {}
     for modality in MODALITIES:
-        block = blocks[modality] = np.zeros((len(clips), lock.dim(modality)), dtype=np.float32)
         there = [n for n, found in enumerate(objects) if modality in found]
         data = [objects[n][modality] for n in there]
         values, plain = _plain_values(data, lock.dim(modality))
-        # All of them as a slice: it needs no copy to select them.
-        block[slice(None) if len(there) == len(clips) else there] = values
         hashes = [clips[n].availability[modality].content_sha256 for n in there]
         sound = plain & _of_unit_norm(values) & _recorded(data, hashes)
-        doubtful.update(
-            n for n, is_sound in zip(there, sound.tolist(), strict=True) if not is_sound
-        )
+        doubtful.update(there[i] for i in np.flatnonzero(~sound))
+        if len(there) == len(clips):
+            blocks[modality] = values  # as they came: nothing is copied
+        else:
+            block = blocks[modality] = np.zeros((len(clips), lock.dim(modality)), dtype=np.float32)
+            block[there] = values
+    if doubtful:
+        blocks = {modality: np.array(block) for modality, block in blocks.items()}
     for n, (clip, found) in enumerate(zip(clips, objects, strict=True)):
         if n in doubtful:
             by_key = {clip.availability[m].key: data for m, data in found.items()}

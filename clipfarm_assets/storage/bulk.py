@@ -1,14 +1,25 @@
 """Many operations at once in threads: in order, bounded, and over when the caller stops."""
 
+import resource
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+
+
+# An item that takes the caller's thread longer than this is better waited for in several threads:
+# where a disk was read, and where only time tells, as with file servers. Then it may also have been
+# other threads that held the interpreter.
+_PATIENCE_DISK_SECONDS: Final = 0.00025
+_PATIENCE_SECONDS: Final = 0.002
+# Linux tells it of one thread; elsewhere all are told together, and threads are used too often.
+_USAGE: Final = getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +31,18 @@ class Lanes:
         window: Items at most that are taken from the caller and not yet given back as results.
         chunk: Items that a thread takes together: more than one where handing an item to a thread
             costs as much as doing it.
+        at_once: Work in the caller's own thread as long as nothing has to be waited for, neither a
+            disk nor a file server. Handing over costs more than such work does, and each of its
+            system calls gives the interpreter to another thread and waits to have it back.
     """
 
     threads: int
     window: int
     chunk: int
+    at_once: bool = False
 
     @classmethod
-    def of(cls, workers: int, most_threads: int | None = None) -> "Lanes":
+    def of(cls, workers: int, most_threads: int | None = None, *, at_once: bool = False) -> "Lanes":
         """A window of ``2 * workers``, in `workers` threads or in `most_threads` if those are less.
 
         Raises:
@@ -38,7 +53,7 @@ class Lanes:
             raise ValueError(msg)
         threads = min(workers, most_threads or workers)
         # Two chunks a thread fill the window: one in work, one that waits or is being given back.
-        return cls(threads, 2 * workers, workers // threads)
+        return cls(threads, 2 * workers, workers // threads, at_once)
 
 
 def in_order(
@@ -70,16 +85,22 @@ def in_order(
     crew = _Crew(work, lanes.threads)
     jobs: deque[_Job[In, Out]] = deque()
     held = 0
+    waits = not lanes.at_once
     try:
         while True:
             while held + lanes.chunk <= lanes.window and (chunk := source.take(lanes.chunk)):
                 held += len(chunk)
                 jobs.append(_Job(chunk))
-                crew.start(jobs[-1])
             if not jobs:
                 break
+            if waits:
+                for waiting in jobs:
+                    crew.start(waiting)
             job = jobs.popleft()
+            if not job.started:
+                crew.do(job)
             job.finished.acquire()
+            waits = job.waited or not lanes.at_once
             # Both are emptied while they are given back: nothing here keeps what the caller has.
             while job.results:
                 source.release(job.items.popleft())
@@ -135,12 +156,14 @@ class _Source(Generic[In]):
 class _Job(Generic[In, Out]):
     """A chunk of items, and their results up to the first error."""
 
-    __slots__ = ("error", "finished", "items", "results")
+    __slots__ = ("error", "finished", "items", "results", "started", "waited")
 
     def __init__(self, items: deque[In]) -> None:
         self.items = items
         self.results: deque[Out] = deque()
         self.error: BaseException | None = None
+        self.started = False
+        self.waited = False
         # A bare lock is the cheapest thing that one thread can wait for and another set.
         self.finished = threading.Lock()
         self.finished.acquire()
@@ -160,7 +183,10 @@ class _Crew(Generic[In, Out]):
         self._dismissed = threading.Event()
 
     def start(self, job: _Job[In, Out]) -> None:
-        """Have `job` done by the next thread that is free."""
+        """Have `job` done by the next thread that is free, unless it is started already."""
+        if job.started:
+            return
+        job.started = True
         with self._lock:
             self._waiting.append(job)
             more = self._active < self._threads
@@ -173,17 +199,26 @@ class _Crew(Generic[In, Out]):
         self._dismissed.set()
         self._pool.shutdown(cancel_futures=True)
 
+    def do(self, job: _Job[In, Out]) -> None:
+        """Do `job` in this thread."""
+        job.started = True
+        inputs, begun = _inputs(), time.perf_counter()
+        try:
+            for item in job.items:
+                if self._dismissed.is_set():
+                    break
+                job.results.append(self._work(item))
+        except BaseException as error:  # noqa: BLE001 - raised by in_order, at its place
+            job.error = error
+        finally:
+            seconds = time.perf_counter() - begun
+            patience = _PATIENCE_DISK_SECONDS if _inputs() > inputs else _PATIENCE_SECONDS
+            job.waited = seconds > patience * len(job.items)
+            job.finished.release()
+
     def _run(self) -> None:
         while (job := self._next()) is not None:
-            try:
-                for item in job.items:
-                    if self._dismissed.is_set():
-                        break
-                    job.results.append(self._work(item))
-            except BaseException as error:  # noqa: BLE001 - raised by in_order, at its place
-                job.error = error
-            finally:
-                job.finished.release()
+            self.do(job)
 
     def _next(self) -> _Job[In, Out] | None:
         with self._lock:
@@ -191,3 +226,8 @@ class _Crew(Generic[In, Out]):
                 return self._waiting.popleft()
             self._active -= 1
             return None
+
+
+def _inputs() -> int:
+    """How often a disk had to be read for this thread."""
+    return resource.getrusage(_USAGE).ru_inblock

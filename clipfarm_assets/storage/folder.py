@@ -140,7 +140,9 @@ class FolderBackend:
 
     def read_lanes(self, workers: int | None) -> Lanes:
         """See `Backend`."""
-        return Lanes.of(_WORKERS if workers is None else workers, _MOST_THREADS)
+        if workers is None:
+            return Lanes.of(_WORKERS, _MOST_THREADS, at_once=True)
+        return Lanes.of(workers, _MOST_THREADS)
 
     def write_lanes(self, workers: int | None) -> Lanes:
         """See `Backend`."""

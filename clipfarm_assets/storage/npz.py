@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clipfarm_assets.storage.npy_header import HEAD_BYTES, BadNpy, read_npy_header
+from clipfarm_assets.storage.npy_header import HEAD_BYTES, BadNpy, NpyHeader, read_npy_header
 
 #: Most bytes all arrays of one object may take in memory.
 MAX_BYTES: Final = 1 << 30
@@ -20,6 +20,10 @@ _EPOCH: Final = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
 _ENCRYPTED: Final = 0x1
 _MAX_CODE_POINT: Final = 0x10FFFF
 _SURROGATES: Final = (0xD800, 0xDFFF)
+# A local file header: its length, and at its end those of the name and the extra field that follow
+# it. Source: .ZIP File Format Specification, 4.3.7.
+_LOCAL_HEADER_BYTES: Final = 30
+_LOCAL_LENGTHS: Final = struct.Struct("<HH")
 
 
 class BadShard(ValueError):  # noqa: N818
@@ -34,8 +38,8 @@ def arrays_to_npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     Raises:
         BadShard: An array is of objects or of a structured dtype; nothing is pickled.
     """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+    file = _Pieces()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name in sorted(arrays):
             array = np.asarray(arrays[name])
             if array.dtype.kind not in _PLAIN_KINDS:
@@ -54,11 +58,51 @@ def arrays_to_npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
                     member.write(little.reshape(-1).view(np.uint8).data)
                 else:
                     np.lib.format.write_array(member, little, allow_pickle=False)
-    return buffer.getvalue()
+    return file.joined()
+
+
+class _Pieces:
+    """What `zipfile` needs of a seekable file, as the pieces written: each is copied once."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[int, bytes | memoryview] = {}  # by position, which only grows
+        self._position = 0
+
+    def write(self, piece: bytes | memoryview, /) -> int:
+        """Append, or replace a piece of the same length, as headers are once sizes are known."""
+        length = len(piece)
+        replaced = self._pieces.get(self._position)
+        if replaced is not None and len(replaced) != length:
+            msg = f"a piece of {len(replaced)} bytes can't be replaced by {length}"
+            raise ValueError(msg)
+        if length:
+            self._pieces[self._position] = piece
+            self._position += length
+        return length
+
+    def seek(self, position: int, _whence: int = 0, /) -> int:
+        self._position = position
+        return position
+
+    def tell(self) -> int:
+        return self._position
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def joined(self) -> bytes:
+        return b"".join(self._pieces.values())
 
 
 def npz_to_arrays(
-    data: bytes, *, names: Collection[str] | None = None, max_bytes: int = MAX_BYTES
+    data: bytes,
+    *,
+    names: Collection[str] | None = None,
+    max_bytes: int = MAX_BYTES,
+    views: bool = False,
 ) -> dict[str, NDArray[Any]]:
     """Read an npz without pickle, within limits.
 
@@ -69,9 +113,11 @@ def npz_to_arrays(
         data: The npz file.
         names: The arrays wanted, all of them required; by default whatever is there.
         max_bytes: Most bytes the wanted arrays may take together.
+        views: Arrays that were stored uncompressed are given as parts of `data`: read-only, of any
+            alignment, keeping all of it. What is verified is the same.
 
     Returns:
-        New arrays by name.
+        Arrays by name, new ones but for `views`.
 
     Raises:
         BadShard: One sentence saying what was found.
@@ -79,7 +125,10 @@ def npz_to_arrays(
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = _members(archive, names, max_bytes)
-            return {name: _read(archive, name, info) for name, info in members.items()}
+            return {
+                name: _array(*_values(data, archive, name, info, views), name)
+                for name, info in members.items()
+            }
     except BadShard:
         raise
     # What zipfile and zlib raise on damaged input, by their documentation and by trial.
@@ -128,9 +177,13 @@ def _members(
     return members
 
 
-def _read(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> NDArray[Any]:
-    with archive.open(info) as member:
-        head = member.read(HEAD_BYTES)
+def _values(
+    data: bytes, archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo, views: bool
+) -> tuple[NpyHeader, bytearray | memoryview]:
+    """A member's header and its values, their checksum compared."""
+    with archive.open(info) as member:  # refuses a local header that contradicts the directory
+        stored = _stored(data, info)
+        head = member.read(HEAD_BYTES) if stored is None else stored[:HEAD_BYTES]
         try:
             header = read_npy_header(head)
         except BadNpy as error:
@@ -142,10 +195,33 @@ def _read(archive: zipfile.ZipFile, name: str, info: zipfile.ZipInfo) -> NDArray
                 f"{info.file_size}: it is damaged"
             )
             raise BadShard(msg)
-        values = bytearray(header.total_bytes - header.offset)
+        if stored is not None:
+            if zlib.crc32(stored) != info.CRC:
+                msg = f"array {name!r} of the npz is damaged: its checksum is another"
+                raise BadShard(msg)
+            values = stored[header.offset :]
+            return header, values if views else bytearray(values)
+        inflated = bytearray(header.total_bytes - header.offset)
         begun = head[header.offset :]
-        values[: len(begun)] = begun
-        _fill(memoryview(values)[len(begun) :], member, name)
+        inflated[: len(begun)] = begun
+        _fill(memoryview(inflated)[len(begun) :], member, name)
+        return header, inflated
+
+
+def _stored(data: bytes, info: zipfile.ZipInfo) -> memoryview | None:
+    """The member as it lies in the file: None if compressed, or if its sizes contradict that.
+
+    `zipfile` reads it in small parts and copies each of them twice.
+    """
+    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+        return None
+    name_length, extra_length = _LOCAL_LENGTHS.unpack_from(data, info.header_offset + 26)
+    start = info.header_offset + _LOCAL_HEADER_BYTES + name_length + extra_length
+    stored = memoryview(data)[start : start + info.file_size]
+    return stored if len(stored) == info.file_size else None
+
+
+def _array(header: NpyHeader, values: bytearray | memoryview, name: str) -> NDArray[Any]:
     array = np.frombuffer(values, header.dtype)
     if header.dtype.kind == "U":
         _check_text(array, name)
@@ -168,6 +244,8 @@ def _fill(target: memoryview, member: Any, name: str) -> None:
 
 def _check_text(array: NDArray[Any], name: str) -> None:
     points = array.view("<u4")
+    if points.max(initial=0) < _SURROGATES[0]:
+        return
     surrogate = (points >= _SURROGATES[0]) & (points <= _SURROGATES[1])
     if (points > _MAX_CODE_POINT).any() or surrogate.any():
         msg = f"array {name!r} of the npz holds text that is not Unicode"

@@ -235,3 +235,21 @@ def test_refuses_inputs_of_another_type_or_shape(position, change, message):
 def test_refuses_an_unknown_strategy():
     with pytest.raises(ValueError, match=r"'mean'.*concat, sum_pool, max_pool"):
         fuse("mean", *batch())
+
+
+@pytest.mark.parametrize("append_mask", [True, False])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_given_place_gets_the_same_rows_and_nothing_around_it_changes(strategy, append_mask):
+    inputs = batch()
+    expected = fuse(strategy, *inputs, append_mask=append_mask)
+    room = np.full((9, expected.shape[1]), np.nan, np.float32)
+    fused = fuse(strategy, *inputs, append_mask=append_mask, out=room[1:-1])
+    assert np.shares_memory(fused, room)
+    assert room[1:-1].tobytes() == expected.tobytes()
+    assert np.isnan(room[[0, -1]]).all()
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((6, 13), "f4"), ((7, 12), "f4"), ((7, 13), "f8")])
+def test_refuses_a_place_of_another_shape_or_type(shape, dtype):
+    with pytest.raises(ValueError, match=r"out must be float32 \(7, 13\): found float"):
+        fuse("concat", *batch(), out=np.empty(shape, dtype))

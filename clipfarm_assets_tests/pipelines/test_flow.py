@@ -6,7 +6,13 @@ from contextlib import closing
 
 import pytest
 
-from clipfarm_assets.pipelines.flow import ByteBudget, batched, grouped, ordered_map
+from clipfarm_assets.pipelines.flow import (
+    ByteBudget,
+    batched,
+    grouped,
+    one_behind,
+    ordered_map,
+)
 from clipfarm_assets.pipelines.progress import Progress
 
 
@@ -42,6 +48,50 @@ def test_results_come_in_order_whatever_finishes_first(workers, ahead):
 def test_nothing_in_gives_nothing_out():
     assert list(ordered_map(str, [], workers=2, ahead=4)) == []
     assert list(batched([], 3)) == []
+
+
+def test_one_behind_makes_the_next_item_beside_the_work_and_begins_it_after_the_result():
+    steps, made = [], [threading.Event() for _ in range(5)]
+
+    def items():
+        for n in range(5):
+            made[n].set()
+            yield n
+
+    def work(n):
+        if n < 4:
+            assert made[n + 1].wait(30), "the next item is not made meanwhile"
+        steps.append(("worked", n))
+        return n
+
+    for result in one_behind(work, items()):
+        assert steps[-1] == ("worked", result), "the next one has begun"
+        steps.append(("used", result))
+
+    assert steps == [(step, n) for n in range(5) for step in ("worked", "used")]
+    assert list(one_behind(work, [])) == []
+    assert workers_alive() == []
+
+
+def test_one_behind_raises_in_its_place():
+    def items():
+        yield from range(3)
+        raise LookupError("the source is gone")
+
+    def work(n):
+        if n == 2:
+            raise OSError("the disk is full")
+        return n
+
+    found = one_behind(lambda n: n, items())
+    assert [next(found) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(LookupError, match="source"):
+        next(found)
+    found = one_behind(work, items())
+    assert [next(found), next(found)] == [0, 1]
+    with pytest.raises(OSError, match="disk"):
+        next(found)
+    assert workers_alive() == []
 
 
 def test_items_are_taken_only_as_results_are_used():

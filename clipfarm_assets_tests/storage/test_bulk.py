@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clipfarm_assets.storage import bulk
 from clipfarm_assets.storage import keys as key_rules
 from clipfarm_assets.storage.bulk import Lanes, in_order
 from clipfarm_assets.storage.objects import ObjectStore, OutsideStore
@@ -160,7 +161,9 @@ def test_a_read_is_of_one_object_while_it_is_rewritten(folder):
     assert len(found) > 1
 
 
-@pytest.mark.parametrize("lanes", [Lanes.of(3), Lanes.of(16, 2), Lanes.of(1)])
+@pytest.mark.parametrize(
+    "lanes", [Lanes.of(3), Lanes.of(16, 2), Lanes.of(1), Lanes.of(16, 2, at_once=True)]
+)
 def test_no_more_is_held_than_the_window(lanes):
     class Data:
         """What can be counted while it is alive."""
@@ -201,6 +204,73 @@ def test_work_is_side_by_side_in_as_many_threads_as_asked_for():
     assert sorted(in_order(lambda n: together.wait() * 0 + n, range(20), Lanes.of(5))) == [
         *range(20)
     ]
+
+
+AT_ONCE = Lanes.of(8, 2, at_once=True)
+
+
+def threads_of_work(items, lanes=AT_ONCE):
+    """Which thread works on each item, in order: whether it is the caller's."""
+    caller = threading.get_ident()
+    return list(in_order(lambda _: threading.get_ident() == caller, items, lanes))
+
+
+def test_what_is_not_waited_for_is_done_in_the_callers_thread(monkeypatch):
+    monkeypatch.setattr(bulk, "_PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(bulk, "_PATIENCE_DISK_SECONDS", 60.0)
+    assert threads_of_work(range(100)) == [True] * 100
+    assert threads_of_work(range(3), Lanes.of(8, 2)) == [False] * 3
+
+
+def test_what_is_waited_for_is_done_in_threads_from_the_second_chunk_on(monkeypatch):
+    monkeypatch.setattr(bulk, "_PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr(bulk, "_PATIENCE_DISK_SECONDS", -1.0)
+    assert threads_of_work(range(100)) == [True] * AT_ONCE.chunk + [False] * (100 - AT_ONCE.chunk)
+
+
+def test_a_disk_that_is_read_costs_patience_sooner(monkeypatch):
+    monkeypatch.setattr(bulk, "_PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(bulk, "_PATIENCE_DISK_SECONDS", -1.0)
+    assert threads_of_work(range(20)) == [True] * 20
+    reads = iter(range(1000))
+    monkeypatch.setattr(bulk, "_inputs", lambda: next(reads))
+    assert threads_of_work(range(20)) == [True] * AT_ONCE.chunk + [False] * (20 - AT_ONCE.chunk)
+
+
+def test_work_comes_back_when_nothing_is_waited_for_any_more(monkeypatch):
+    """A chunk of a cold disk in the middle: what is under way ends in threads."""
+    monkeypatch.setattr(bulk, "_PATIENCE_SECONDS", 60.0)
+    monkeypatch.setattr(bulk, "_PATIENCE_DISK_SECONDS", -1.0)
+    read = threading.local()
+    monkeypatch.setattr(bulk, "_inputs", lambda: read.__dict__.setdefault("blocks", 0))
+    caller = threading.get_ident()
+
+    def work(n):
+        if n == 40:
+            read.blocks = read.__dict__.setdefault("blocks", 0) + 1
+        return threading.get_ident() == caller
+
+    places = list(in_order(work, range(200), AT_ONCE))
+    assert all(places[: 40 + AT_ONCE.chunk - 40 % AT_ONCE.chunk])
+    assert not all(places)
+    assert all(places[-100:])
+
+
+@pytest.mark.parametrize("patience", [-1.0, 60.0])
+def test_errors_and_order_are_the_same_at_once(monkeypatch, patience):
+    monkeypatch.setattr(bulk, "_PATIENCE_SECONDS", patience)
+    monkeypatch.setattr(bulk, "_PATIENCE_DISK_SECONDS", patience)
+
+    def work(n):
+        if n == 37:
+            raise LookupError(n)
+        return n
+
+    results = in_order(work, iter(range(100)), AT_ONCE)
+    assert [next(results) for _ in range(37)] == [*range(37)]
+    with pytest.raises(LookupError, match="37"):
+        next(results)
+    assert list(in_order(work, [1, 2, 2, 2], AT_ONCE, apart=lambda n: n)) == [1, 2, 2, 2]
 
 
 def test_equal_items_are_never_side_by_side():

@@ -182,11 +182,12 @@ def test_garbage_is_refused(data):
         npz_to_arrays(data)
 
 
+@pytest.mark.parametrize("views", [False, True])
 @pytest.mark.parametrize("save", [arrays_to_npz, None])
 @given(where=st.integers(0, 10_000), flip=st.integers(1, 255))
 @example(where=5836, flip=1)  # a directory said to begin before the file does
 @example(where=698, flip=2)
-def test_a_damaged_byte_never_changes_an_array(save, where, flip):
+def test_a_damaged_byte_never_changes_an_array(save, views, where, flip):
     if save is None:
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **shard())
@@ -195,15 +196,64 @@ def test_a_damaged_byte_never_changes_an_array(save, where, flip):
         data = bytearray(save(shard()))
     data[where % len(data)] ^= flip
     try:
-        again = npz_to_arrays(bytes(data), names=list(shard()))
+        again = npz_to_arrays(bytes(data), names=list(shard()), views=views)
     except BadShard:
         return
     for name, array in shard().items():
         assert np.array_equal(again[name], array)
 
 
-def test_truncation_is_refused():
+@pytest.mark.parametrize("views", [False, True])
+def test_truncation_is_refused(views):
     data = arrays_to_npz(shard())
     for length in range(0, len(data), 37):
         with pytest.raises(BadShard):
-            npz_to_arrays(data[:length])
+            npz_to_arrays(data[:length], views=views)
+
+
+def test_views_are_read_only_parts_of_the_object():
+    data = arrays_to_npz(shard())
+    whole = np.frombuffer(data, np.uint8)
+    for name, array in npz_to_arrays(data, views=True).items():
+        assert array.tobytes() == shard()[name].tobytes()
+        assert array.dtype == shard()[name].dtype
+        assert np.shares_memory(array, whole)
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = array[1]
+    assert not any(np.shares_memory(array, whole) for array in npz_to_arrays(data).values())
+
+
+def test_views_of_a_compressed_object_are_new_arrays():
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **shard())
+    again = npz_to_arrays(buffer.getvalue(), views=True)
+    assert {name: array.tobytes() for name, array in again.items()} == {
+        name: array.tobytes() for name, array in shard().items()
+    }
+
+
+def test_a_shard_is_copied_once_when_it_is_written_and_not_when_it_is_viewed():
+    vectors = np.ones((2048, 1000), np.float32)
+    tracemalloc.start()
+    try:
+        data = arrays_to_npz({"a": vectors[:1], "vectors": vectors, "z": vectors[:1]})
+        assert tracemalloc.get_traced_memory()[1] < 1.2 * vectors.nbytes
+        tracemalloc.reset_peak()
+        again = npz_to_arrays(data, views=True)["vectors"]
+        assert tracemalloc.get_traced_memory()[1] < 1.2 * vectors.nbytes
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(again, vectors)
+
+
+def test_the_bytes_are_those_of_zipfile_on_a_plain_file():
+    """Headers are written twice, once sizes are known: in the same place."""
+    arrays = {**shard(), "strided": np.arange(60.0).reshape(6, 10)[::2, ::3], "big": np.array(">")}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in sorted(arrays):
+            info = zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0))
+            info.create_system, info.external_attr = 3, 0o600 << 16
+            with archive.open(info, "w") as member:
+                np.lib.format.write_array(member, arrays[name])
+    assert arrays_to_npz(arrays) == buffer.getvalue()

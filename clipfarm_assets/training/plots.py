@@ -1,47 +1,39 @@
-"""Plots of a training run as PNG bytes: the same numbers give the same bytes.
+"""Plots of a training run as PNG bytes, see `figures`."""
 
-matplotlib is imported when something is drawn, by way of Figure and its canvas: pyplot would keep
-global state and pick a GUI backend.
-"""
-
-import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from clipfarm_assets.contracts.statuses import MODALITIES
+from clipfarm_assets.training.figures import panels_of, png
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-_DPI: Final = 90
-_COLUMNS: Final = 4
 # Beside each other, blue and orange are told apart by nearly everybody.
 _TEXT: Final = ((True, "with text", "tab:blue"), (False, "without text", "tab:orange"))
 # More bars would not be read.
 _FEATURES: Final = 20
 
 
-def curves_png(curves: Mapping[str, Mapping[str, Any]], title: str = "") -> bytes:
+def curves_png(
+    curves: Mapping[str, Mapping[str, Any]], title: str = "", *, is_squared: bool = True
+) -> bytes:
     """Learning curves: a panel a network or a forest, one line a series.
-
-    A training loss is a mean squared error and is drawn as its root, beside the RMSE on other rows.
 
     Args:
         curves: Network -> series, e.g. ``{"concat_mlp": {"train_loss": [...], "val_rmse": [...],
             "best_epoch": 3}}``. What is no list of numbers is not drawn, but for `best_epoch`
             (counted from 0), which is marked.
         title: Of the figure, as in all functions here: what was fitted, and which rows are shown.
+        is_squared: Whether a training loss is a mean squared error, and is drawn as its root beside
+            the RMSE on other rows.
     """
-    figure, panels = _panels(sorted(curves), 3.0, "no family of this run has learning curves")
+    figure, panels = panels_of(sorted(curves), 3.0, "no family of this run has learning curves")
     for name, axes in panels.items():
         for series, values in sorted(curves[name].items()):
             if _is_series(values):
-                is_loss = series == "train_loss"
+                is_loss = is_squared and series == "train_loss"
                 shown = np.sqrt(values) if is_loss else values
                 label = "train_rmse" if is_loss else series
                 axes.plot(np.arange(len(values)), shown, marker=".", markersize=3, label=label)
@@ -52,7 +44,7 @@ def curves_png(curves: Mapping[str, Mapping[str, Any]], title: str = "") -> byte
         is_boosted = "held_out_rmse" in curves[name]
         axes.set(title=name, xlabel="iteration" if is_boosted else "epoch")
         axes.legend(fontsize=7)
-    return _png(figure, title)
+    return png(figure, title)
 
 
 def predictions_png(frame: pl.DataFrame, title: str = "") -> bytes:
@@ -63,7 +55,7 @@ def predictions_png(frame: pl.DataFrame, title: str = "") -> bytes:
         title: Of the figure.
     """
     families = _values(frame, "family")
-    figure, panels = _panels(families, 3.0, "no predictions")
+    figure, panels = panels_of(families, 3.0, "no predictions")
     for family, axes in panels.items():
         rows = frame.filter(pl.col("family") == family)
         for present, label, colour in _TEXT:
@@ -82,7 +74,7 @@ def predictions_png(frame: pl.DataFrame, title: str = "") -> bytes:
         axes.set(title=family, xlabel="true log1p(views)", ylabel="predicted")
         axes.set_aspect("equal")
         axes.legend(fontsize=7)
-    return _png(figure, title)
+    return png(figure, title)
 
 
 def residuals_png(frame: pl.DataFrame, title: str = "") -> bytes:
@@ -93,7 +85,7 @@ def residuals_png(frame: pl.DataFrame, title: str = "") -> bytes:
             (the split kind).
         title: Of the figure.
     """
-    figure, panels = _panels(_values(frame, "split"), 3.4, "no residuals", share_y=True)
+    figure, panels = panels_of(_values(frame, "split"), 3.4, "no residuals", share_y=True)
     for split, axes in panels.items():
         rows = frame.filter(pl.col("split") == split).with_columns(
             residual=pl.col("prediction_log") - pl.col("target_log")
@@ -125,7 +117,7 @@ def residuals_png(frame: pl.DataFrame, title: str = "") -> bytes:
         axes.set(title=split, ylabel="predicted - true, log1p(views)")
         axes.set_xlim(-1.0, len(families))
         axes.legend(fontsize=7, loc="upper left")
-    return _png(figure, title)
+    return png(figure, title)
 
 
 def gate_png(
@@ -139,7 +131,7 @@ def gate_png(
         title: Of the figure.
     """
     names = list(MODALITIES) if len(weights) else []
-    figure, panels = _panels(names, 2.6, "no gate weights", share_y=True)
+    figure, panels = panels_of(names, 2.6, "no gate weights", share_y=True)
     bins = np.linspace(0.0, 1.0, 26).tolist()
     for column, axes in enumerate(panels.values()):
         parts = [weights[text_present == present, column] for present, _, _ in _TEXT]
@@ -153,7 +145,7 @@ def gate_png(
         mean = float(np.mean(weights[:, column]))
         axes.set(title=f"{names[column]}: mean {mean:.2f}", xlabel="weight", ylabel="clips")
         axes.legend(fontsize=7)
-    return _png(figure, title)
+    return png(figure, title)
 
 
 def importance_png(frame: pl.DataFrame, title: str = "") -> bytes:
@@ -166,13 +158,15 @@ def importance_png(frame: pl.DataFrame, title: str = "") -> bytes:
     """
     largest = frame.sort(["drop", "feature"], descending=[True, False]).head(_FEATURES).reverse()
     features = largest["feature"].to_list()
-    figure, panels = _panels(["importance"] if features else [], 0.22 * len(features) + 1.2, "none")
+    figure, panels = panels_of(
+        ["importance"] if features else [], 0.22 * len(features) + 1.2, "none"
+    )
     for axes in panels.values():
         axes.barh(range(len(features)), largest["drop"], xerr=largest["spread"], ecolor="0.5")
         axes.set_yticks(range(len(features)), features, fontsize=7)
         of_all = "" if frame.height <= _FEATURES else f", {_FEATURES} of {frame.height}"
         axes.set(title=f"importance by permutation{of_all}", xlabel="rmse_log added by shuffling")
-    return _png(figure, title, width=6.5)
+    return png(figure, title, width=6.5)
 
 
 def coverage_png(frame: pl.DataFrame, title: str = "") -> bytes:
@@ -184,7 +178,9 @@ def coverage_png(frame: pl.DataFrame, title: str = "") -> bytes:
         title: Of the figure.
     """
     rows = frame.reverse()
-    figure, panels = _panels(["coverage"] if rows.height else [], 0.26 * rows.height + 1.4, "none")
+    figure, panels = panels_of(
+        ["coverage"] if rows.height else [], 0.26 * rows.height + 1.4, "none"
+    )
     for axes in panels.values():
         places = np.arange(rows.height)
         nominal = rows["nominal"].to_numpy()
@@ -204,39 +200,7 @@ def coverage_png(frame: pl.DataFrame, title: str = "") -> bytes:
         axes.margins(y=0.1)
         axes.set(title="interval coverage", xlabel="share of test clips inside")
         axes.legend(fontsize=7)
-    return _png(figure, title, width=5.2)
-
-
-def _panels(
-    names: Sequence[str], height: float, nothing: str, *, share_y: bool = False
-) -> tuple["Figure", dict[str, "Axes"]]:
-    """A grid of one panel a name, at most `_COLUMNS` beside each other; or a line that says why."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    columns = min(_COLUMNS, max(1, len(names)))
-    rows = -(-max(1, len(names)) // columns)
-    figure = Figure(figsize=(3.2 * columns, height * rows), dpi=_DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    if not names:
-        figure.set_size_inches(4.0, 0.6)
-        figure.text(0.5, 0.5, nothing, ha="center", va="center", color="0.4")
-        return figure, {}
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=share_y).ravel()
-    for unused in grid[len(names) :]:
-        unused.set_axis_off()
-    return figure, dict(zip(names, grid[: len(names)], strict=True))
-
-
-def _png(figure: "Figure", title: str, width: float | None = None) -> bytes:
-    if title and figure.axes:
-        figure.suptitle(title, fontsize=9)
-    if width is not None and figure.axes:
-        figure.set_figwidth(width)
-    out = io.BytesIO()
-    # matplotlib would write its version, and with it other bytes after an upgrade.
-    figure.savefig(out, format="png", metadata={"Software": None})
-    return out.getvalue()
+    return png(figure, title, width=5.2)
 
 
 def _values(frame: pl.DataFrame, column: str) -> list[str]:

@@ -51,9 +51,9 @@ def importance(n):
 def drawn(monkeypatch):
     """The figures that were drawn, to be looked into."""
     figures = []
-    png = plots._png
+    png = plots.png
     monkeypatch.setattr(
-        plots, "_png", lambda figure, *a, **k: (figures.append(figure), png(figure, *a, **k))[1]
+        plots, "png", lambda figure, *a, **k: (figures.append(figure), png(figure, *a, **k))[1]
     )
     return figures
 
@@ -184,9 +184,9 @@ def test_nothing_to_draw_needs_no_title(drawn):
 
 def test_the_row_order_of_families_is_kept(monkeypatch):
     seen = []
-    panels = plots._panels
+    panels = plots.panels_of
     monkeypatch.setattr(
-        plots, "_panels", lambda names, *a, **k: (seen.append(names), panels(names, *a, **k))[1]
+        plots, "panels_of", lambda names, *a, **k: (seen.append(names), panels(names, *a, **k))[1]
     )
     plots.predictions_png(predictions(5))
     assert seen == [list(FAMILIES)]

@@ -1,0 +1,1 @@
+"""How well classes are told apart: metrics, their uncertainty, calibration, and plots."""

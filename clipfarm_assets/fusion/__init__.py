@@ -1,1 +1,1 @@
-"""How vectors of several modalities become one: static operators here, learned modules later."""
+"""How vectors of several modalities become one: static operators, and networks in `learned`."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from clipfarm_assets.fusion.learned import layers
+
 
 def embedding_dim(cardinality: int) -> int:
     """Length of a category's vector: ``min(32, max(2, round(sqrt(cardinality))))``, as deployed.
@@ -51,14 +53,9 @@ def mlp(input_dim: int, hidden: Sequence[int], dropout: float, mean: float = 0.0
         dropout: Share of hidden values left out in training.
         mean: What a fresh network predicts, about.
     """
-    layers: list[nn.Module] = []
-    width = input_dim
-    for next_width in hidden:
-        layers += [nn.Linear(width, next_width), nn.GELU(), nn.Dropout(dropout)]
-        width = next_width
-    output = nn.Linear(width, 1)
-    start_at(output, mean)
-    return nn.Sequential(*layers, output)
+    network = layers.mlp(input_dim, hidden, 1, dropout)
+    start_at(network[-1], mean)
+    return network
 
 
 def start_at(layer: nn.Linear, mean: float) -> None:

@@ -1,6 +1,7 @@
 """A network as artifacts: what it is (json) and its weights (safetensors, and a ``.pt`` beside)."""
 
 import io
+import json
 from collections.abc import Callable, Mapping
 from typing import Annotated, TypeVar
 
@@ -113,10 +114,23 @@ def to_pt(state: StateDict) -> bytes:
     return buffer.getvalue()
 
 
-def to_safetensors(state: StateDict) -> bytes:
-    """A state dict as safetensors; equal tensors, equal bytes."""
-    data: bytes = save_safetensors(_plain(state))
+def to_safetensors(state: StateDict, metadata: Mapping[str, str] | None = None) -> bytes:
+    """A state dict as safetensors; equal arguments, equal bytes.
+
+    Args:
+        state: Tensors by name; may share memory.
+        metadata: Text beside them, one entry at most: the format keeps no order among several.
+    """
+    data: bytes = save_safetensors(_plain(state), None if metadata is None else dict(metadata))
     return data
+
+
+def safetensors_metadata(data: bytes) -> dict[str, str]:
+    """The text beside the tensors of a file that `from_safetensors` has read."""
+    # 8 bytes of length, little endian, then JSON: the library gives it of files on disk only.
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata: dict[str, str] = header.get("__metadata__", {})
+    return metadata
 
 
 def from_safetensors(data: bytes, name: str) -> dict[str, Tensor]:

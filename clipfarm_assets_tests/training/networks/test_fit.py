@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from clipfarm_assets.training.config import FitConfig
-from clipfarm_assets.training.networks import fit as fit_module
 from clipfarm_assets.training.networks.fit import (
     BLOCK_ROWS,
     Diverged,
@@ -306,19 +305,6 @@ def test_no_rows(rows, val_rows, problem):
 def test_inputs_and_target_of_other_lengths():
     with pytest.raises(ValueError, match=r"train part has 399 targets and inputs .*'x': 400"):
         run(Small(), Rows(TRAIN.x, TRAIN.y[:-1]), VAL)
-
-
-def test_progress_is_told(monkeypatch):
-    times = iter(range(0, 10_000, 2))
-    monkeypatch.setattr(fit_module.time, "monotonic", lambda: float(next(times)))
-    lines = []
-    _, curve = fitted(lines=lines, max_epochs=6)
-    assert lines[0].startswith("small: epoch 3/6, loss ")
-    assert "val_rmse" in lines[0]
-    assert "200 rows/s, at most 6 s left" in lines[0]
-    assert lines[-1].startswith("small: 6 of 6 epochs in ")
-    assert f"in epoch {curve.best_epoch + 1}" in lines[-1]
-    assert len(lines) == 3
 
 
 def test_evaluation_of_a_row_does_not_depend_on_the_others():

@@ -1,0 +1,1 @@
+"""Trained fusion: encoders, tokens, a strategy, a head. Imports torch: import its modules late."""

@@ -165,6 +165,33 @@ def resolve_model(
     return resolved
 
 
+def resolve_reference(value: str, origin: str, *, variable: str) -> ResolvedModel:
+    """Find, download if need be, and hash the model that one text names.
+
+    Args:
+        value: A directory, or a hub name ``[@revision]``.
+        origin: Where it was said, for errors.
+        variable: The environment variable that could say another, for errors.
+
+    Raises:
+        ModelUnavailable: The model cannot be found or downloaded.
+    """
+    directory, name, revision = _read_name(value, origin, None)
+    if directory is not None:
+        return _resolved(directory, name, None)
+    snapshot = _download(name, revision or _DEFAULT_HUB_REVISION, variable)
+    return _resolved(snapshot, name, snapshot.name)
+
+
+def resolved_directory(path: Path, name: str) -> ResolvedModel:
+    """A directory as a model of that name.
+
+    Raises:
+        ModelUnavailable: It holds no model.
+    """
+    return _resolved(path, name, None)
+
+
 def hash_model_dir(path: Path) -> str:
     """sha256 in hex over the model's files: sorted relative paths, each with its own sha256.
 

@@ -3,7 +3,7 @@
 import json
 import os
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from types import TracebackType
@@ -119,11 +119,11 @@ class Ledger:
                 found.update((item.video_id, item) for item in items)
             return found
 
-    def stream(self, stage: str) -> Iterator[Item]:
+    def stream(self, stage: str) -> Generator[Item, None, None]:
         """All states of a stage in the order of their video_ids' characters, few in memory.
 
-        They are those of one moment: a transaction is open until the last one is taken, which
-        keeps no writer waiting.
+        They are those of one moment: a transaction is open until the last one is taken or it is
+        closed, which keeps no writer waiting.
         """
         order: sa.ColumnElement[str] = ITEMS.c.video_id
         if self._url.get_backend_name() == "postgresql":

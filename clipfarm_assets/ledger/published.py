@@ -7,7 +7,7 @@ leave the second stale, so its row counts only while source_hash and processed_a
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -81,7 +81,7 @@ def publish(ledger: Ledger, store: ObjectStore, key: str, stage: str) -> int:
     """Merge a stage's rows into the object `key`, losing none that others published.
 
     The object is not read where neither it nor the ledger changed since the last time. The ledger's
-    rows pass through; in memory are the object's own, and the new file.
+    rows pass through; in memory are the old file and its rows, and the new file twice.
 
     Returns:
         How many rows the object gained or had replaced; with 0 nothing was written.
@@ -116,7 +116,7 @@ class _Merge:
         foreign: How many rows are in it that are not the ledger's.
     """
 
-    local: Callable[[], Iterator[Item]]
+    local: Callable[[], Generator[Item, None, None]]
     key: str
     changed: int = 0
     foreign: int = 0
@@ -124,18 +124,19 @@ class _Merge:
     def __call__(self, current: bytes | None) -> bytes | None:
         remote = {} if current is None else sqlite_to_items(current, self.key)
         self.changed = self.foreign = 0
-        data = _to_sqlite(self._merged(remote))
+        with closing(self._merged(remote)) as rows:
+            data = _to_sqlite(rows)
         return data if self.changed else None
 
-    def _merged(self, remote: Mapping[str, Item]) -> Iterator[Item]:
+    def _merged(self, remote: Mapping[str, Item]) -> Generator[Item, None, None]:
         theirs = (remote[video_id] for video_id in sorted(remote))
-        both = merge(self.local(), theirs, key=_VIDEO_ID)
-        for video_id, states in groupby(both, _VIDEO_ID):
-            mine, *other = states  # of equal keys `merge` gives the first source's first
-            kept = newest(other[0], mine) if other else mine
-            self.changed += remote.get(video_id) != kept
-            self.foreign += kept != mine if other else video_id in remote
-            yield kept
+        with closing(self.local()) as ours:
+            for video_id, states in groupby(merge(ours, theirs, key=_VIDEO_ID), _VIDEO_ID):
+                mine, *other = states  # of equal keys `merge` gives the first source's first
+                kept = newest(other[0], mine) if other else mine
+                self.changed += remote.get(video_id) != kept
+                self.foreign += kept != mine if other else video_id in remote
+                yield kept
 
 
 def _write_once(store: ObjectStore, key: str, merging: _Merge) -> str | None:

@@ -104,7 +104,13 @@ def one_behind(work: Callable[[In], Out], items: Iterable[In]) -> Generator[Out,
                     yield running.result()
                 running = pool.submit(work, item)
         if running is not None:
-            yield running.result()
+            try:
+                last = running.result()
+            except Exception as error:
+                if failure is not None:
+                    error.add_note(f"And what was to come next failed: {failure!r}")
+                raise
+            yield last
     if failure is not None:
         raise failure
 

@@ -40,8 +40,8 @@ class FuseOptions:
 
     Attributes:
         shard_rows: Most rows of a shard.
-        read_ahead: Clips of a batch: checked together, and the next ones fetched meanwhile. What
-            of them isn't fused is committed together.
+        read_ahead: Clips of a batch: read and checked together. What of them isn't fused is
+            committed together.
         max_fail_retries: Failures of one source kept as `fail`; the next one is `fail_terminal`.
         terminal_text_statuses: Text statuses after which a placeholder is approved.
         retry_terminal: Try items again that ended as `fail_terminal`.
@@ -134,15 +134,16 @@ class FusionStage:
         """Fuse the date's batches, which come next in `read`."""
         progress = Progress(f"fuse {self.strategy} {date}", sum(map(len, batches)), self.say)
 
-        def write(full: _Full) -> tuple[str, FusedShard, Sequence[FusedRow]]:
+        def write(full: _Full) -> tuple[list[Item], Sequence[FusedRow]]:
             shard, rows, used = full
             key = put_shard(self.deployment, self.strategy, date, shard.to_npz(), used)
-            return key, shard, rows
+            # Of this moment, not of when they are committed: a rival's later rows stay the later.
+            return list(ledger_rows(key, shard, work.lock)), rows
 
         filled = self._filled(batches, read, work, report, progress)
         with closing(one_behind(write, filled)) as written:
-            for key, shard, rows in written:
-                self._commit(list(ledger_rows(key, shard, work.lock)), work)
+            for items, rows in written:
+                self._commit(items, work)
                 for row in rows:
                     report.count(row.candidate.video_id, row.verdict.status, row.verdict.reason)
                 report.totals["shards"] += 1

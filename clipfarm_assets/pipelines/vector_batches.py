@@ -1,4 +1,4 @@
-"""Reading the stored vectors of many clips: fetched ahead of their use, checked a batch at a time.
+"""Reading the stored vectors of many clips: as the store gives them, checked a batch at a time.
 
 Which vector is usable is said by `vectors.parse`, a clip at a time. Here clips whose three objects
 are just what this house writes, which is nearly all, are recognised a batch at a time; every other

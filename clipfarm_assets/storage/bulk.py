@@ -1,4 +1,4 @@
-"""Many operations at once in threads: in order, bounded, and over when the caller stops."""
+"""Many operations at once, in threads where that pays: in order, bounded, over when closed."""
 
 import resource
 import threading
@@ -62,13 +62,13 @@ def in_order(
     lanes: Lanes,
     apart: Callable[[In], Hashable] | None = None,
 ) -> Generator[Out, None, None]:
-    """Map `work` over `items` in threads and yield the results in order.
+    """Map `work` over `items`, in threads as `lanes` says, and yield the results in order.
 
     ``ThreadPoolExecutor.map`` takes all items at once; and a future an item costs more processor
     time than a small request does, so here a thread goes on to the next chunk by itself.
 
     Args:
-        work: Called in threads.
+        work: Called in threads, or in the caller's, see `Lanes.at_once`.
         items: Read in the caller's thread, as room comes free.
         lanes: Bounds.
         apart: Items for which this is equal are never in work side by side, but in their order.

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from clipfarm_assets.encoders.text.forward import Linear, PackedBert
-from clipfarm_assets.encoders.text.packing import LEAST_ROWS, PackShape
+from clipfarm_assets.encoders.text.packing import LEAST_ROWS, ROWS_STEP, PackShape
 from clipfarm_assets.encoders.text.tokens import TextTokenizer
 
 _LANES: Final = 64
@@ -90,12 +90,13 @@ def rows_stand_alone(linears: Iterable[Linear], shape: PackShape, threads: int) 
     """Whether a row's bits are the same among any other rows, in packs of `shape`.
 
     Tried on one linear layer of each size: with a fixed number of rows the same rows at other
-    places, else other numbers of rows too. The library documents no such thing; it follows from
-    how it divides a product, hence from the machine, the number of threads and the sizes.
+    places, else in products of the other sizes that occur, too. The library documents no such
+    thing; it follows from how it divides a product, hence from the machine, the number of threads
+    and the sizes.
 
     Args:
         linears: A model's linear layers.
-        shape: The packs that are to be used; its budget must be at least 64.
+        shape: The packs that are to be used; its budget must be at least 256.
         threads: How many threads of torch are to be used.
     """
     import torch
@@ -113,14 +114,15 @@ def rows_stand_alone(linears: Iterable[Linear], shape: PackShape, threads: int) 
 def _alone(linear: Linear, shape: PackShape) -> bool:
     import torch
 
-    random = np.random.default_rng(0).standard_normal((shape.budget, linear.weight.shape[1]))
+    size = shape.rows(shape.budget)
+    random = np.random.default_rng(0).standard_normal((size, linear.weight.shape[1]))
     rows = torch.from_numpy(random.astype(np.float32)).to(linear.weight.device)
     whole = linear(rows)
     if shape.fixed:
-        steps = (1, LEAST_ROWS + 1, shape.budget // 2 + 3)
+        steps = (1, LEAST_ROWS + 1, size // 2 + 3)
         return all(torch.equal(linear(rows.roll(step, 0)).roll(-step, 0), whole) for step in steps)
-    half = shape.budget // 2
-    parts = ((0, LEAST_ROWS), (5, LEAST_ROWS + 1), (1, 3 * LEAST_ROWS - 1), (half - 2, half + 1))
+    counts = (shape.rows(tokens) for tokens in (1, ROWS_STEP + 1, size // 2, size - ROWS_STEP))
+    parts = ((min(3 * number, size - count), count) for number, count in enumerate(counts))
     return all(
         torch.equal(linear(rows[start : start + count]), whole[start : start + count])
         for start, count in parts

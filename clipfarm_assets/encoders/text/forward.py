@@ -1,7 +1,8 @@
-"""One forward for many texts: BERT over their tokens laid end to end, with nothing padded.
+"""One forward for many texts: BERT over their tokens laid end to end.
 
 Linear layers and layer norms take a token at a time, so all texts go through them as one matrix.
-Attention mixes the tokens of one text only and runs a text at a time, without a mask.
+Attention mixes the tokens of one text only and runs a text at a time, without a mask. Nothing is
+padded but the end of a pack.
 
 A text's bits are the same in every pack as long as a row of ``x @ W.T`` does not depend on the
 other rows. In float32 with one thread, MKL keeps to that from `LEAST_ROWS` rows on; in bfloat16

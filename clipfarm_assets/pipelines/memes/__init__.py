@@ -1,0 +1,1 @@
+"""The steps of the meme pipeline, as plain functions from data to reports."""

@@ -1,0 +1,253 @@
+"""Train, val and test of the memes that are there, and the labels they were made with.
+
+Writes ``label_taxonomy.json`` and then ``splits.json``, each a function of the rows, the images and
+the splits that were stored before, so that a second run writes the same bytes.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from clipfarm_assets.contracts.label_taxonomy import LabelTaxonomy
+from clipfarm_assets.contracts.meme_rows import SPLITS, MemeRow, Split
+from clipfarm_assets.contracts.meme_splits import (
+    MAX_DISTANCE,
+    RATIOS,
+    SEED,
+    MemeSplits,
+    assign_splits,
+    near_duplicate_groups,
+)
+from clipfarm_assets.pipelines.memes.hashes import ImageHashes, hash_images
+from clipfarm_assets.pipelines.memes.manifest import (
+    Memes,
+    ProblemCounts,
+    list_images,
+    read_memes,
+)
+from clipfarm_assets.pipelines.progress import Say, silent
+from clipfarm_assets.storage.meme_layout import MemeLayout
+from clipfarm_assets.storage.objects import ObjectStore
+
+_WIDE_OF_SHARE: Final = 0.05
+"""How far a split's share may be from the one asked for without it being said."""
+_SHOWN: Final = 5
+
+
+class NoMemeSplits(FileNotFoundError):  # noqa: N818 - a state of the store
+    """The store has no splits where they are looked for."""
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What became of the memes.
+
+    Attributes:
+        splits: As stored.
+        version: Sha256 of the stored object.
+        sizes: Split -> memes.
+        classes: Split -> label -> name of the class -> memes.
+        groups: Number of groups of near-duplicates, those of one meme among them.
+        largest_groups: Names and sizes of the largest, of two memes or more.
+        near_duplicates: Memes that are in a group with another.
+        kept: Memes that have the split they had.
+        new: Memes that had none.
+        moved: Id -> split before and now, where a group did not allow to keep it.
+        removed: Memes that had a split and are no rows any more.
+        images_read: Images that were read for their hash.
+        images_known: Images whose hash was on record.
+        image_problems: Why images have no hash.
+        notes: What a person should know, in sentences.
+    """
+
+    splits: MemeSplits
+    version: str
+    sizes: Mapping[Split, int]
+    classes: Mapping[Split, Mapping[str, Mapping[str, int]]]
+    groups: int
+    largest_groups: Mapping[str, int]
+    near_duplicates: int
+    kept: int
+    new: int
+    moved: Mapping[str, tuple[Split, Split]]
+    removed: int
+    images_read: int
+    images_known: int
+    image_problems: ProblemCounts
+    notes: Sequence[str]
+
+
+def make_splits(
+    store: ObjectStore,
+    layout: MemeLayout,
+    *,
+    ratios: Sequence[float] = RATIOS,
+    seed: int = SEED,
+    max_distance: int = MAX_DISTANCE,
+    workers: int = 4,
+    say: Say = silent,
+) -> SplitReport:
+    """Hash the images, group near-duplicates, deal groups out, and store the outcome.
+
+    Memes keep the splits they have; see `contracts.meme_splits`. Runs at once lose nothing: each
+    begins from what the one before stored.
+
+    Args:
+        store: Where the memes are.
+        layout: Where there.
+        ratios: Of train, val and test. Others than before deal every meme out anew.
+        seed: Likewise.
+        max_distance: Bits that the perceptual hashes of one image may differ in.
+        workers: Images hashed at a time.
+        say: Told how far it is.
+
+    Raises:
+        NoMemes, NoMemeRows, BadTaxonomy: See `read_memes`.
+        BadSplits: What is stored are no splits.
+        BadSplitRatios, TooFewGroups: See `assign_splits`.
+    """
+    memes = read_memes(store, layout)
+    rows = memes.rows
+    hashes = hash_images(
+        store,
+        layout,
+        (row.image for row in rows),
+        list_images(store, layout),
+        workers=workers,
+        say=say,
+    )
+    groups = near_duplicate_groups(rows, hashes.values(), max_distance)
+    key = layout.splits()
+    previous: MemeSplits | None = None
+
+    def change(stored: bytes | None) -> bytes:
+        nonlocal previous
+        previous = None if stored is None else MemeSplits.from_json(stored, key)
+        return assign_splits(rows, groups, ratios, seed, previous).to_json()
+
+    # First what the splits are read with: whoever sees the splits sees that too.
+    _put_taxonomy(store, layout, memes.taxonomy)
+    data = store.update(key, change)
+    if data is None:  # pragma: no cover - an absent object is always made
+        msg = f"{key} was not made"
+        raise RuntimeError(msg)
+    splits = MemeSplits.from_json(data, key)
+    problems = ProblemCounts.of(hashes.problems(layout))
+    report = _report(memes, splits, previous, hashes, problems)
+    for note in report.notes:
+        say(note)
+    return report
+
+
+def read_splits(store: ObjectStore, layout: MemeLayout) -> MemeSplits:
+    """The stored splits.
+
+    Raises:
+        NoMemeSplits: There are none; says what makes them.
+        BadSplits: What is stored are no splits.
+    """
+    key = layout.splits()
+    return MemeSplits.from_json(_get(store, key), key)
+
+
+def read_taxonomy(store: ObjectStore, layout: MemeLayout) -> LabelTaxonomy:
+    """The labels that the stored splits were made with.
+
+    Raises:
+        NoMemeSplits: There are none; says what makes them.
+        BadTaxonomy: What is stored is no taxonomy.
+    """
+    key = layout.label_taxonomy()
+    return LabelTaxonomy.from_json(_get(store, key), key)
+
+
+def _get(store: ObjectStore, key: str) -> bytes:
+    try:
+        return store.get(key)
+    except FileNotFoundError:
+        msg = f"the store {store.url} must hold {key}: it does not; materialise memes/splits"
+        raise NoMemeSplits(msg) from None
+
+
+def _put_taxonomy(store: ObjectStore, layout: MemeLayout, taxonomy: LabelTaxonomy) -> None:
+    store.update(layout.label_taxonomy(), lambda _: taxonomy.to_json())
+
+
+def _report(
+    memes: Memes,
+    splits: MemeSplits,
+    previous: MemeSplits | None,
+    hashes: ImageHashes,
+    image_problems: ProblemCounts,
+) -> SplitReport:
+    before = previous.split_of if previous else {}
+    now = splits.split_of
+    groups = Counter(splits.group_of.values())
+    anew = previous and (previous.seed, previous.ratios) != (splits.seed, splits.ratios)
+    moved = {i: (before[i], now[i]) for i in sorted(before) if i in now and before[i] != now[i]}
+    report = SplitReport(
+        splits=splits,
+        version=hashlib.sha256(splits.to_json()).hexdigest(),
+        sizes=splits.sizes(),
+        classes=_classes(memes.rows, splits, memes.taxonomy),
+        groups=len(groups),
+        largest_groups={name: n for name, n in groups.most_common(_SHOWN) if n > 1},
+        near_duplicates=sum(n for n in groups.values() if n > 1),
+        kept=sum(before.get(i) == split for i, split in now.items()),
+        new=len(now.keys() - before.keys()),
+        moved=moved,
+        removed=len(before.keys() - now.keys()),
+        images_read=hashes.read,
+        images_known=hashes.known,
+        image_problems=image_problems,
+        notes=(),
+    )
+    notes = [*_changes(report, anew=bool(anew)), *_imbalances(report)]
+    return replace(report, notes=tuple(notes))
+
+
+def _changes(report: SplitReport, *, anew: bool) -> Iterator[str]:
+    """Sentences on memes that have another split than before."""
+    if anew:
+        yield (
+            "seed or ratios are others than before, so all memes were dealt out anew: train the "
+            "models again before they are evaluated"
+        )
+    elif report.moved:
+        some = [f"{i} {was} -> {now}" for i, (was, now) in report.moved.items()][:_SHOWN]
+        yield (
+            f"{len(report.moved)} memes changed their split, because near-duplicates now link "
+            f"them to memes of another one: {', '.join(some)}"
+        )
+    if report.removed:
+        yield f"{report.removed} memes had a split and are no rows any more"
+
+
+def _imbalances(report: SplitReport) -> Iterator[str]:
+    """Sentences on splits that are not what was asked for."""
+    total = sum(report.sizes.values())
+    largest = next(iter(report.largest_groups.items()), None)
+    for split, ratio in zip(SPLITS, report.splits.ratios, strict=True):
+        share = report.sizes[split] / total
+        if abs(share - ratio) > _WIDE_OF_SHARE:
+            told = f"; the largest group, {largest[0]}, has {largest[1]} memes" if largest else ""
+            yield f"{split} has {share:.1%} of {total} memes, {ratio:.1%} were asked for{told}"
+        for label, classes in report.classes[split].items():
+            lacking = [name for name, n in classes.items() if not n]
+            if lacking:
+                yield f"{split} has no meme of {label} {', '.join(lacking)}"
+
+
+def _classes(
+    rows: Sequence[MemeRow], splits: MemeSplits, taxonomy: LabelTaxonomy
+) -> dict[Split, dict[str, dict[str, int]]]:
+    found: dict[Split, dict[str, dict[str, int]]] = {
+        split: {label: dict.fromkeys(names, 0) for label, names in taxonomy.labels.items()}
+        for split in SPLITS
+    }
+    for row in rows:
+        for label, number in row.labels.items():
+            found[splits.split_of[row.id]][label][taxonomy.labels[label][number]] += 1
+    return found

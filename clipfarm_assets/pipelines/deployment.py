@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clipfarm_assets.contracts.text_gate import TextState
 from clipfarm_assets.encoders.models_lock import ModelsLock
@@ -13,6 +13,7 @@ from clipfarm_assets.ledger.sqlite_file import BadState
 from clipfarm_assets.ledger.text_state import read_text_state
 from clipfarm_assets.pipelines.flow import batched
 from clipfarm_assets.storage.layout import Layout
+from clipfarm_assets.storage.meme_layout import MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
 
 _ROWS_AT_ONCE = 1000
@@ -28,11 +29,19 @@ class TextStates:
 
 @dataclass(frozen=True)
 class Deployment:
-    """What every step works on."""
+    """What every step works on.
+
+    Attributes:
+        store: All objects.
+        layout: Where those of the clip pipeline lie.
+        ledger: What was done to clips.
+        memes: Where those of the meme pipeline lie.
+    """
 
     store: ObjectStore
     layout: Layout
     ledger: Ledger
+    memes: MemeLayout = field(default_factory=MemeLayout)
 
     def standing(self, stage: str, video_ids: Sequence[str]) -> dict[str, int]:
         """How clips stand in a stage: number by status; ``(none)`` for those it doesn't know."""

@@ -1,9 +1,9 @@
 """Which model serves a horizon: only one that is whole, of use, and fits the vectors in force."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Literal, cast
+from typing import Final, Literal
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,7 @@ from clipfarm_assets.contracts.statuses import Strategy
 from clipfarm_assets.encoders.models_lock import ModelsLock
 from clipfarm_assets.serving.binding import DATA_SUMMARY, Binding
 from clipfarm_assets.serving.registry import ModelVersion, Registry, horizon_of, load_registry
+from clipfarm_assets.serving.version_list import Change, update
 from clipfarm_assets.storage.layout import Layout
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.training.config import RankMetric
@@ -116,19 +117,7 @@ def promote(
         if kept:
             return kept
     made = _version(store, layout, best, clock().isoformat())
-    before: list[Registry] = []
-
-    def change(data: bytes | None) -> bytes | None:
-        registry = Registry.from_json(data, horizon, layout.model_registry(horizon))
-        before[:] = [registry]
-        for version in registry.versions:
-            if version.is_same_model(made):
-                return replace(registry, current=version.model_version).to_json()
-        named = replace(made, model_version=registry.next_version)
-        versions = (*registry.versions, named)
-        return Registry(horizon, named.model_version, versions).to_json()
-
-    return _update(store, layout, horizon, change, before)
+    return _update(store, layout, horizon, lambda registry: registry.with_serving(made))
 
 
 def rollback(store: ObjectStore, layout: Layout, model_version: str) -> Promotion:
@@ -147,14 +136,7 @@ def rollback(store: ObjectStore, layout: Layout, model_version: str) -> Promotio
     if not verdict.holds:
         msg = f"{model_version} can't serve again: {verdict.summary()}; promote another"
         raise NotPromotable(msg)
-    before: list[Registry] = []
-
-    def change(data: bytes | None) -> bytes | None:
-        registry = Registry.from_json(data, horizon, layout.model_registry(horizon))
-        before[:] = [registry]
-        return replace(registry, current=registry.version(model_version).model_version).to_json()
-
-    return _update(store, layout, horizon, change, before)
+    return _update(store, layout, horizon, lambda registry: registry.with_current(model_version))
 
 
 def binding_resolves(store: ObjectStore, layout: Layout, version: ModelVersion) -> Verdict:
@@ -301,20 +283,11 @@ def _lock_findings(store: ObjectStore, layout: Layout, binding: Binding) -> Verd
 
 
 def _update(
-    store: ObjectStore,
-    layout: Layout,
-    horizon: Horizon,
-    change: Callable[[bytes | None], bytes | None],
-    before: list[Registry],
+    store: ObjectStore, layout: Layout, horizon: Horizon, change: Callable[[Registry], Registry]
 ) -> Promotion:
-    """Change the registry; `change` leaves in `before` what it was called with last."""
     key = layout.model_registry(horizon)
-    after = Registry.from_json(store.update(key, change), horizon, key)
-    was = before[0]
-    if after.current == was.current:
-        what = "unchanged"
-    else:
-        what = "promoted" if len(after.versions) > len(was.versions) else "back"
-    return Promotion(
-        after.serving, cast("Literal['promoted', 'back', 'unchanged']", what), was.current
+    before, after = update(
+        store, key, lambda data: Registry.from_json(data, horizon, key), change, Registry.to_json
     )
+    done = Change.between(before, after)
+    return Promotion(done.version, done.what, done.previous)

@@ -7,30 +7,32 @@ are appended and never changed; `current` names one of them. How one gets there:
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Literal, cast
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter
 
 from clipfarm_assets.contracts.horizons import Horizon, as_horizon
 from clipfarm_assets.contracts.statuses import Modality, Strategy
+from clipfarm_assets.serving.version_list import BadRegistry, NoModel, VersionList, stored
 from clipfarm_assets.storage.layout import Layout
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.training.snapshot import SnapshotId
+
+__all__ = [
+    "BadRegistry",
+    "ModelVersion",
+    "NoModel",
+    "Registry",
+    "horizon_of",
+    "load_registry",
+]
 
 FORMAT: Final = 1
 
 _VERSION: Final = re.compile(r"h([0-9]{1,4})-v([1-9][0-9]{0,8})")
 
 Judged = Literal["val", "test"]
-
-
-class NoModel(FileNotFoundError):  # noqa: N818 - a state of the store
-    """No such model was promoted."""
-
-
-class BadRegistry(ValueError):  # noqa: N818
-    """The object is no registry."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +75,12 @@ class ModelVersion:
             self.run_id, self.fusion_strategy, self.horizon_days, self.snapshot_family
         )
 
-    def is_same_model(self, other: "ModelVersion") -> bool:
-        """Whether both are the same model of the same snapshot, whenever promoted."""
-        named = {"model_version": other.model_version, "promoted_at": other.promoted_at}
-        return replace(self, **cast("dict[str, Any]", named)) == other
-
 
 _VERSIONS: Final = TypeAdapter(tuple[ModelVersion, ...])
 
 
 @dataclass(frozen=True)
-class Registry:
+class Registry(VersionList[ModelVersion]):
     """All versions of one horizon.
 
     Attributes:
@@ -96,41 +93,22 @@ class Registry:
     current: str = ""
     versions: tuple[ModelVersion, ...] = field(default=())
 
-    def version(self, model_version: str) -> ModelVersion:
-        """The version of that name.
-
-        Raises:
-            NoModel: There is none; names those that there are.
-        """
-        for version in self.versions:
-            if version.model_version == model_version:
-                return version
-        known = ", ".join(version.model_version for version in self.versions) or "none"
-        msg = (
-            f"horizon {self.horizon} has no model version {model_version!r}: there are {known}; "
-            "promote one by materialising clips/model_registry"
-        )
-        raise NoModel(msg)
-
     @property
-    def serving(self) -> ModelVersion:
-        """The version that serves.
+    def stem(self) -> str:
+        """E.g. ``h7``."""
+        return f"h{self.horizon}"
 
-        Raises:
-            NoModel: None was promoted yet.
-        """
-        if not self.current:
-            msg = (
+    def missing(self, model_version: str) -> str:
+        """Says what to materialise."""
+        if not model_version:
+            return (
                 f"no model was promoted for horizon {self.horizon} yet: materialise "
                 f"clips/model_registry for partition {str(self.horizon)!r}"
             )
-            raise NoModel(msg)
-        return self.version(self.current)
-
-    @property
-    def next_version(self) -> str:
-        """The name of the version after the last."""
-        return f"h{self.horizon}-v{len(self.versions) + 1}"
+        return (
+            f"horizon {self.horizon} has no model version {model_version!r}: there are "
+            f"{self.known}; promote one by materialising clips/model_registry"
+        )
 
     def to_json(self) -> bytes:
         """The object's bytes."""
@@ -160,25 +138,21 @@ class Registry:
                 versions=_VERSIONS.validate_python(body["versions"]),
             )
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            told = " ".join(str(error).split())[:300]
-            raise _malformed(key, f"{type(error).__name__}: {told}") from None
+            raise BadRegistry.parsing(key, error) from None
         if found != (FORMAT, horizon):
-            raise _malformed(
-                key,
-                f"expected format {FORMAT} of horizon {horizon}, found {found[0]} of {found[1]}",
+            problem = (
+                f"expected format {FORMAT} of horizon {horizon}, found {found[0]} of {found[1]}"
             )
-        names = [version.model_version for version in registry.versions]
-        if names != [f"h{horizon}-v{number}" for number in range(1, len(names) + 1)]:
-            raise _malformed(key, f"versions must count up from h{horizon}-v1, found {names[:20]}")
-        if registry.current not in {*names, ""} or any(
-            version.horizon_days != horizon for version in registry.versions
-        ):
-            raise _malformed(key, f"current is {registry.current!r} of versions {names[:20]}")
+        else:
+            problem = registry.problem() or registry.strangers()
+        if problem:
+            raise BadRegistry.of(key, problem)
         return registry
 
-
-def _malformed(key: str, problem: str) -> BadRegistry:
-    return BadRegistry(f"{key} is no model registry ({problem}): restore it from a backup")
+    def strangers(self) -> str:
+        """Which versions are of another horizon; empty if none is."""
+        wrong = [v.model_version for v in self.versions if v.horizon_days != self.horizon]
+        return f"{', '.join(wrong)} of another horizon than {self.horizon}" if wrong else ""
 
 
 def load_registry(store: ObjectStore, layout: Layout, horizon: Horizon) -> Registry:
@@ -188,11 +162,7 @@ def load_registry(store: ObjectStore, layout: Layout, horizon: Horizon) -> Regis
         BadRegistry: The object is none.
     """
     key = layout.model_registry(horizon)
-    try:
-        data = store.get(key)
-    except FileNotFoundError:
-        data = None
-    return Registry.from_json(data, horizon, key)
+    return Registry.from_json(stored(store, key), horizon, key)
 
 
 def horizon_of(model_version: str) -> Horizon:

@@ -10,9 +10,9 @@ artifacts are functions of the inputs: times are in ``snapshot.json``.
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 from clipfarm_assets.contracts.horizons import Horizon
 from clipfarm_assets.contracts.statuses import Strategy
@@ -24,6 +24,8 @@ from clipfarm_assets.storage.objects import ObjectStore
 FORMAT: Final = 1
 MANIFEST: Final = "snapshot.json"
 CONFIG: Final = "config_used.json"
+
+L_contra = TypeVar("L_contra", contravariant=True)
 
 _DATA_VERSION_LENGTH: Final = 16
 
@@ -40,9 +42,32 @@ class BadSnapshot(ValueError):  # noqa: N818
     """The files of a snapshot are not those that were published."""
 
 
+class Identity(Protocol[L_contra]):
+    """Which snapshot of some pipeline: a frozen dataclass, whose fields its manifest begins with.
+
+    Its layout is what builds the pipeline's keys. As text it is what its folder names.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def root(self, layout: L_contra) -> str:
+        """Its folder, with the trailing slash."""
+
+    def staging(self, layout: L_contra) -> str:
+        """The folder of attempts in progress, with the trailing slash; not below `root`."""
+
+    @property
+    def claimed(self) -> str:
+        """What a begun attempt has claimed, as messages say it, e.g. ``run_id 'r1'``."""
+
+    @property
+    def remedy(self) -> str:
+        """What to do where it is taken, e.g. ``use another run_id``."""
+
+
 @dataclass(frozen=True, slots=True)
 class SnapshotId:
-    """Which snapshot.
+    """Which snapshot of the clip pipeline.
 
     Attributes:
         run_id: The training run.
@@ -62,6 +87,16 @@ class SnapshotId:
     def staging(self, layout: Layout) -> str:
         """The folder of attempts in progress, with the trailing slash."""
         return layout.snapshot_staging(self.run_id, self.strategy, self.horizon, self.family)
+
+    @property
+    def claimed(self) -> str:
+        """The run."""
+        return f"run_id {self.run_id!r}"
+
+    @property
+    def remedy(self) -> str:
+        """Another run."""
+        return "use another run_id"
 
     def __str__(self) -> str:
         """As its folder names it."""
@@ -94,7 +129,7 @@ class Manifest:
         facts: What else the run had to say, e.g. durations.
     """
 
-    id: SnapshotId
+    id: Identity[Any]
     data_version: str
     created_at: str
     artifacts: Mapping[str, Artifact]
@@ -116,7 +151,7 @@ class Manifest:
         return (json.dumps(body, indent=2, allow_nan=False) + "\n").encode()
 
     @classmethod
-    def from_json(cls, data: bytes, snapshot_id: SnapshotId) -> "Manifest":
+    def from_json(cls, data: bytes, snapshot_id: Identity[Any]) -> "Manifest":
         """The manifest of `snapshot_id`.
 
         Raises:
@@ -128,9 +163,7 @@ class Manifest:
                 msg = f"expected format {FORMAT}, found {body['format']!r}"
                 raise ValueError(msg)  # noqa: TRY301 - one place says which snapshot it is
             manifest = cls(
-                id=SnapshotId(
-                    **{name: body[name] for name in ("run_id", "strategy", "horizon", "family")}
-                ),
+                id=replace(snapshot_id, **{f.name: body[f.name] for f in fields(snapshot_id)}),
                 data_version=body["data_version"],
                 created_at=body["created_at"],
                 artifacts={
@@ -143,7 +176,7 @@ class Manifest:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             msg = (
                 f"{MANIFEST} of snapshot {snapshot_id} is malformed ({type(error).__name__}: "
-                f"{error}); restore it from a backup, or train again under another run_id"
+                f"{error}); restore it from a backup, or {snapshot_id.remedy}"
             )
             raise BadSnapshot(msg) from None
         if manifest.id != snapshot_id:
@@ -164,7 +197,10 @@ def data_version(config_used: Mapping[str, Any]) -> str:
 
 
 def check_free(
-    store: ObjectStore, layout: Layout, snapshot_id: SnapshotId, config_used: bytes | None = None
+    store: ObjectStore,
+    layout: L_contra,
+    snapshot_id: Identity[L_contra],
+    config_used: bytes | None = None,
 ) -> None:
     """Refuse, before anything is trained, what `publish` would refuse afterwards.
 
@@ -182,8 +218,8 @@ def check_free(
     if store.exists(root + MANIFEST):
         _delete_below(store, snapshot_id.staging(layout))
         msg = (
-            f"snapshot {snapshot_id} exists and is immutable: train under another run_id, or keep "
-            "this one"
+            f"snapshot {snapshot_id} exists and is immutable: {snapshot_id.remedy}, or keep this "
+            "one"
         )
         raise SnapshotExists(msg)
     if config_used is None:
@@ -198,8 +234,8 @@ def check_free(
 
 def publish(
     store: ObjectStore,
-    layout: Layout,
-    snapshot_id: SnapshotId,
+    layout: L_contra,
+    snapshot_id: Identity[L_contra],
     artifacts: Mapping[str, bytes],
     facts: Mapping[str, Any],
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -273,7 +309,9 @@ def _config(artifacts: Mapping[str, bytes]) -> Mapping[str, Any]:
     return config
 
 
-def _create(store: ObjectStore, snapshot_id: SnapshotId, name: str, root: str, data: bytes) -> None:
+def _create(
+    store: ObjectStore, snapshot_id: Identity[Any], name: str, root: str, data: bytes
+) -> None:
     """Create one artifact; the same bytes there are those of a killed attempt.
 
     Raises:
@@ -285,15 +323,15 @@ def _create(store: ObjectStore, snapshot_id: SnapshotId, name: str, root: str, d
         if name == CONFIG:
             raise _other_inputs(snapshot_id) from None
         msg = (
-            f"run_id {snapshot_id.run_id!r} holds another {name} of an interrupted or concurrent "
+            f"{snapshot_id.claimed} holds another {name} of an interrupted or concurrent "
             f"attempt with the same inputs, so they do not decide it on this machine "
-            f"({snapshot_id}); use another run_id"
+            f"({snapshot_id}); {snapshot_id.remedy}"
         )
         raise SnapshotConflict(msg) from None
 
 
 def _refuse_strangers(
-    store: ObjectStore, snapshot_id: SnapshotId, root: str, artifacts: Mapping[str, bytes]
+    store: ObjectStore, snapshot_id: Identity[Any], root: str, artifacts: Mapping[str, bytes]
 ) -> None:
     """Raise `SnapshotConflict` if the folder holds a file that is none of this attempt's."""
     found = {info.key.removeprefix(root) for info in store.list(root)}
@@ -301,15 +339,15 @@ def _refuse_strangers(
     if strangers:
         msg = (
             f"the folder of snapshot {snapshot_id} holds files that are not of this attempt "
-            f"({', '.join(strangers[:5])}); use another run_id"
+            f"({', '.join(strangers[:5])}); {snapshot_id.remedy}"
         )
         raise SnapshotConflict(msg)
 
 
-def _other_inputs(snapshot_id: SnapshotId) -> SnapshotConflict:
+def _other_inputs(snapshot_id: Identity[Any]) -> SnapshotConflict:
     return SnapshotConflict(
-        f"run_id {snapshot_id.run_id!r} holds files of an interrupted or concurrent attempt with "
-        f"other inputs ({snapshot_id}); use another run_id"
+        f"{snapshot_id.claimed} holds files of an interrupted or concurrent attempt with other "
+        f"inputs ({snapshot_id}); {snapshot_id.remedy}"
     )
 
 

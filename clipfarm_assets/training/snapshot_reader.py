@@ -1,17 +1,14 @@
 """Reading snapshots: every byte is compared with the manifest before anything parses it."""
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from json import loads
 from typing import Any, Final, cast
 
 import polars as pl
 import pyarrow as pa
 
-from clipfarm_assets.contracts.checks import Finding, Verdict
 from clipfarm_assets.contracts.horizons import Horizon, as_horizon
 from clipfarm_assets.contracts.statuses import Strategy
 from clipfarm_assets.storage.layout import Layout
@@ -22,11 +19,11 @@ from clipfarm_assets.training.metadata_encoder import MetadataEncoder
 from clipfarm_assets.training.snapshot import (
     CONFIG,
     MANIFEST,
-    Artifact,
     BadSnapshot,
     Manifest,
     SnapshotId,
 )
+from clipfarm_assets.training.snapshot_files import SnapshotFiles
 
 METRICS: Final = "metrics_summary.json"
 METADATA_ENCODER: Final = "models/metadata_encoder.json"
@@ -45,83 +42,11 @@ class NoSuchModel(ValueError):  # noqa: N818
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A published snapshot.
+class Snapshot(SnapshotFiles):
+    """A published snapshot of the clip pipeline."""
 
-    Attributes:
-        store, layout: Where it is.
-        id: Which one.
-        manifest: What it holds.
-    """
-
-    store: ObjectStore
     layout: Layout
     id: SnapshotId
-    manifest: Manifest
-
-    def read(self, name: str) -> bytes:
-        """The bytes of an artifact, as they were published.
-
-        Raises:
-            BadSnapshot: The snapshot has no such artifact, or it is gone or was changed since.
-        """
-        expected = self.manifest.artifacts.get(name)
-        if expected is None:
-            msg = f"snapshot {self.id} has no artifact {name!r}"
-            raise BadSnapshot(msg)
-        try:
-            data = self.store.get(self.id.root(self.layout) + name)
-        except FileNotFoundError:
-            data = None
-        problem = _problem(data, expected.sha256)
-        if problem or data is None:
-            msg = (
-                f"snapshot {self.id}: {name} {problem}; restore it from a backup, or train again "
-                "under another run_id"
-            )
-            raise BadSnapshot(msg)
-        return data
-
-    def json(self, name: str) -> Mapping[str, Any]:
-        """An artifact that is a JSON object.
-
-        Raises:
-            BadSnapshot: See `read`; or it is none.
-        """
-        data = self.read(name)
-        try:
-            body = loads(data)
-        except (ValueError, RecursionError) as error:
-            msg = f"snapshot {self.id}: {name} is not JSON ({error})"
-            raise BadSnapshot(msg) from None
-        if not isinstance(body, dict):
-            msg = f"snapshot {self.id}: {name} must be a JSON object, found {type(body).__name__}"
-            raise BadSnapshot(msg)
-        return body
-
-    def pinned(self, artifacts: Mapping[str, str]) -> "Snapshot":
-        """The same snapshot, of which these artifacts alone can be read, with these sha256."""
-        found = {name: Artifact(sha256, 0) for name, sha256 in artifacts.items()}
-        return replace(self, manifest=replace(self.manifest, artifacts=found))
-
-    def verify_all(self) -> Verdict:
-        """Every artifact is there with the bytes that were published, and no other file is."""
-        root = self.id.root(self.layout)
-        names = sorted(self.manifest.artifacts)
-        findings = []
-        for key, found in self.store.get_many((root + name for name in names), workers=4):
-            name = key.removeprefix(root)
-            data = None if isinstance(found, FileNotFoundError) else found
-            problem = _problem(data, self.manifest.artifacts[name].sha256)
-            if problem:
-                findings.append(Finding(f"{self.id}: {name}", problem))
-        present = {info.key.removeprefix(root) for info in self.store.list(root)}
-        findings += [
-            Finding(f"{self.id}: {name}", "is none of the snapshot's artifacts")
-            for name in sorted(present - set(names) - {MANIFEST})
-        ]
-        size = sum(artifact.size for artifact in self.manifest.artifacts.values())
-        return Verdict(tuple(findings), len(names), {"bytes": size})
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -344,13 +269,3 @@ def _runs(store: ObjectStore, layout: Layout) -> str:
         return ": no run has published one yet, materialise clips/model_snapshots first"
     more = f" and {len(runs) - _SHOWN_RUNS} more" if len(runs) > _SHOWN_RUNS else ""
     return f": there are those of run_id {', '.join(runs[:_SHOWN_RUNS])}{more}"
-
-
-def _problem(data: bytes | None, sha256: str) -> str:
-    """What keeps `data` from being what was published; empty if nothing does."""
-    if data is None:
-        return "is gone"
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        return f"was changed since: expected sha256 {sha256[:12]}…, found {found[:12]}…"
-    return ""

@@ -290,7 +290,7 @@ def fit_batches(
         score_name=objective.score_name,
         best_epoch=state.best_epoch,
         stopped_early=state.epochs < last,
-        other_scores={key: tuple(values) for key, values in state.other_scores.items()},
+        other_scores={key: tuple(state.other_scores[key]) for key in objective.other_scores},
         resumed_after=resumed_after,
         discarded=discarded,
     )

@@ -1,0 +1,1 @@
+"""Experts: pretrained models of one modality that tell classes. Imports torch: import them late."""

@@ -1,0 +1,155 @@
+"""The expert of a meme's image."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from torch import Tensor
+
+from clipfarm_assets.encoders.models import ModelUnavailable
+from clipfarm_assets.storage.images import decode_rgb
+from clipfarm_assets.training.expert_config import ImageRepresentation
+from clipfarm_assets.training.experts.expert import BLOCK_ROWS, Expert
+from clipfarm_assets.training.experts.loading import load_base, load_finished
+from clipfarm_assets.training.experts.representations import Represented, pool_image, to_arrays
+
+_PIXELS: Final = "pixel_values"
+_TRIED_SIZES: Final = ((37, 53), (64, 40))
+
+
+class VisionExpert(Expert[Tensor, ImageRepresentation]):
+    """An image classifier with its image processor, Pillow's one: torchvision is not needed."""
+
+    modality: Literal["vision"] = "vision"
+    raw = "png"
+    chunk_items = BLOCK_ROWS
+
+    def __init__(
+        self,
+        folder: Path,
+        model: Any,
+        representation: ImageRepresentation,
+        name: str | None = None,
+    ) -> None:
+        """Take a loaded model; see `load`."""
+        self._processor = _load_processor(folder)
+        shapes = {tuple(self._processed(Image.new("RGB", size)).shape) for size in _TRIED_SIZES}
+        if len(shapes) != 1:
+            msg = (
+                f"the image processor in {folder} must make all images of one size: found "
+                f"{sorted(shapes)}; set `size` to a height and a width, or `do_center_crop`"
+            )
+            raise ModelUnavailable(msg)
+        self.shape: tuple[int, int, int] = shapes.pop()
+        super().__init__(folder, model, representation, name)
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        device: torch.device | str = "cpu",
+        *,
+        representation: ImageRepresentation | None = None,
+        name: str | None = None,
+    ) -> "VisionExpert":
+        """A finished expert from a model directory.
+
+        Args:
+            folder: Of an ``AutoModelForImageClassification``, with its image processor.
+            device: Where it runs.
+            representation: What its hidden state is.
+            name: What it is called; by default the folder's name.
+
+        Raises:
+            ModelUnavailable: The files cannot be loaded, or do not fill the model.
+            NoRepresentation: It has no hidden state to be found.
+        """
+        model = load_finished("vision", folder)
+        expert = cls(folder, model, representation or ImageRepresentation(), name)
+        return expert.to(device)  # type: ignore[no-any-return]
+
+    @classmethod
+    def start(
+        cls,
+        folder: Path,
+        classes: Sequence[str],
+        seed: int,
+        *,
+        representation: ImageRepresentation | None = None,
+        name: str | None = None,
+    ) -> "VisionExpert":
+        """An expert to fine-tune, on the CPU: a pretrained model, and a head drawn from `seed`.
+
+        Raises:
+            ModelUnavailable: The files cannot be loaded, or do not fill what is below the head.
+            NoRepresentation: It has no hidden state to be found.
+        """
+        model = load_base("vision", folder, classes, seed)
+        return cls(folder, model, representation or ImageRepresentation(), name)
+
+    def prepare(self, raw: bytes) -> Tensor:
+        """An image file as the model takes it: float32 ``[3, H, W]``, on the CPU.
+
+        Raises:
+            BadImage: It is none that can be decoded within the limits.
+        """
+        image, _ = decode_rgb(raw)
+        return self._processed(image)
+
+    def collate(self, raw: Sequence[bytes]) -> dict[str, Tensor]:
+        """Image files prepared and stacked, on the CPU."""
+        return {_PIXELS: torch.stack([self.prepare(image) for image in raw])}
+
+    def stacked(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Prepared images as the model's arguments, on its device."""
+        return {_PIXELS: torch.stack(list(images)).to(self.device)}
+
+    def _processed(self, image: Image.Image) -> Tensor:
+        pixels = self._processor(images=[image], return_tensors="np")[_PIXELS][0]
+        return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
+
+    def _example(self) -> dict[str, Tensor]:
+        return {_PIXELS: torch.zeros((1, *self.shape))}
+
+    def _pooled(self, output: Any, _batch: Mapping[str, Tensor]) -> Tensor:
+        return pool_image(output)
+
+    def _represented(self, items: Sequence[Tensor]) -> Represented:
+        hidden, logits = [], []
+        for start in range(0, len(items), BLOCK_ROWS):
+            images = torch.stack(list(items[start : start + BLOCK_ROWS]))
+            rows = len(images)
+            filling = images.new_zeros((BLOCK_ROWS - rows, *self.shape))
+            output = self({_PIXELS: torch.cat([images, filling]).to(self.device)})
+            hidden.append(output.hidden[:rows])
+            logits.append(output.logits[:rows])
+        return to_arrays(hidden, logits, self.dim, len(self.classes))
+
+
+def _load_processor(folder: Path) -> Any:
+    """The directory's image processor over Pillow.
+
+    Raises:
+        ModelUnavailable: There is none that can be loaded, or none without torchvision.
+    """
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(
+            folder, backend="pil", local_files_only=True
+        )
+    except Exception as error:
+        # Foreign files: what reading them raises is of any type.
+        reason = " ".join(str(error).split())[:500]
+        msg = f"cannot load the image processor from {folder}: {type(error).__name__}: {reason}"
+        raise ModelUnavailable(msg) from error
+    backend = getattr(processor, "backend", "pil")
+    if backend != "pil":
+        msg = (
+            f"the image processor in {folder}, {type(processor).__name__}, works over {backend}, "
+            "which is not used here: use a model whose processor works over Pillow"
+        )
+        raise ModelUnavailable(msg)
+    return processor

@@ -1,0 +1,168 @@
+"""The verdict says what the rows show, decides what serves, and is the same again."""
+
+import hashlib
+import json
+from datetime import UTC, datetime
+
+import numpy as np
+import polars as pl
+import pytest
+
+from clipfarm_assets.pipelines.memes.calibrated import Calibration
+from clipfarm_assets.pipelines.memes.evaluation import evaluate
+from clipfarm_assets.pipelines.memes.fusion import train_fusion
+from clipfarm_assets.serving.meme_registry import find_version, load_registry
+from clipfarm_assets.storage.objects import ObjectStore
+from clipfarm_assets.storage.tables import parquet_to_table
+from clipfarm_assets.training.classification.metrics import classification_metrics
+from clipfarm_assets.training.environment import GIT_SHA_VARIABLE
+from clipfarm_assets.training.meme_config import MemeEvaluationConfig
+from clipfarm_assets.training.meme_snapshot import NoMemeModel
+from clipfarm_assets_tests.pipelines.memes import fusion_kit as kit
+from clipfarm_assets_tests.training.stores import DisturbedStore, Killed, kill
+
+FOLDER = "memes/evaluation/label=abuse_hate/"
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+QUICK = MemeEvaluationConfig(resamples=300)
+PLOTS = {f"plots/{n}.png" for n in ("curves", "reliability", "confusion", "roc", "intervals")}
+
+
+def planted(folder, kind):
+    store = ObjectStore.open(str(folder))
+    kit.plant(store, kind)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(GIT_SHA_VARIABLE, "test")
+        train_fusion(store, kit.LAYOUT, kit.LABEL, kit.quick())
+    return store
+
+
+def evaluated(store, **more):
+    return evaluate(store, kit.LAYOUT, kit.LABEL, QUICK, clock=lambda: AT, **more)
+
+
+@pytest.fixture(scope="module")
+def xor(tmp_path_factory):
+    store = planted(tmp_path_factory.mktemp("xor"), "xor")
+    return store, evaluated(store)
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    store = planted(tmp_path_factory.mktemp("noise"), "noise")
+    return store, evaluated(store)
+
+
+def test_fusion_wins_where_the_label_is_in_neither_modality_alone(xor):
+    store, found = xor
+    for split, judged in found.splits.items():
+        assert judged.metrics["fusion"]["macro_f1"].value >= 0.95, split
+        for modality in ("text", "vision"):
+            assert 0.4 <= judged.metrics[modality]["macro_f1"].value <= 0.6, (split, modality)
+            assert 0.35 <= judged.metrics[modality]["auroc"].value <= 0.65
+    assert found.title == "fusion wins"
+    assert found.verdict.difference.low > 0.2
+    assert found.verdict.judged_on == "test"
+    assert found.served.version.system == "fusion"
+    assert found.served.version == find_version(store, kit.LAYOUT, kit.LABEL)
+    assert found.served.version.fusion_version == found.fusion.version
+
+
+def test_fusion_does_not_win_where_one_modality_is_noise_and_the_other_serves(noise):
+    store, found = noise
+    assert found.title == "fusion does not win"
+    assert found.verdict.difference.low <= 0
+    assert found.verdict.best_unimodal == "text"
+    served = find_version(store, kit.LAYOUT, kit.LABEL)
+    assert (served.system, served.fusion_version) == ("text", "")
+    assert served.facts == {"experts": {"text": "planted-text (stand-in)"}}
+    assert set(served.artifacts) == {
+        f"memes/models/text_expert/{n}" for n in ("config.json", "expert.json", "model.safetensors")
+    }
+    assert json.loads(store.get(FOLDER + "metrics.json"))["splits"]["test"]["verdict"]["title"] == (
+        "fusion does not win"
+    )
+
+
+def test_what_serves_is_pinned_to_all_files_it_reads(xor):
+    store, found = xor
+    artifacts = found.served.version.artifacts
+    assert {hashlib.sha256(store.get(key)).hexdigest() for key in artifacts} == {
+        *artifacts.values()
+    }
+    root = f"memes/models/mm_fusion/versions/{found.fusion.version}/"
+    assert {f"{root}{n}" for n in ("config.json", "fusion_model.safetensors")} <= set(artifacts)
+
+
+def test_subsets_and_shapley_shares_add_up(xor):
+    _, found = xor
+    told = found.metrics["splits"]["test"]["fusion_by_modalities"]
+    scores = told["macro_f1"]
+    assert list(scores) == ["none", "text", "vision", "text+vision"]
+    assert scores["text+vision"] == found.splits["test"].metrics["fusion"]["macro_f1"].value
+    assert max(scores["none"], scores["text"], scores["vision"]) < 0.65
+    assert sum(told["shapley"].values()) == pytest.approx(scores["text+vision"] - scores["none"])
+
+
+def test_files_agree_with_each_other(xor):
+    store, found = xor
+    written = kit.contents(store, FOLDER)
+    assert written.keys() == {FOLDER + n for n in {*PLOTS, "predictions.parquet", "metrics.json"}}
+    metrics = json.loads(written[FOLDER + "metrics.json"])
+    assert metrics == json.loads(json.dumps(found.metrics))
+    for name, sha256 in metrics["files"].items():
+        assert hashlib.sha256(written[FOLDER + name]).hexdigest() == sha256
+    assert set(found.plots) == PLOTS
+    assert all(png.startswith(b"\x89PNG") for png in found.plots.values())
+    frame = pl.from_arrow(parquet_to_table(written[FOLDER + "predictions.parquet"]))
+    for (split, system), rows in frame.group_by("split", "system"):
+        calibration = Calibration.from_fields(metrics["calibration"][system])
+        values = np.array(rows["probabilities"].to_list())
+        labels = rows["label"].to_numpy()
+        told = metrics["splits"][split]["systems"][system]
+        assert metrics["splits"][split]["rows"] == len(rows)
+        for name, value in classification_metrics(labels, values, calibration.cut).items():
+            assert told[name]["value"] == pytest.approx(value)
+            assert told[name]["low"] <= value <= told[name]["high"] or name == "ece"
+        assert (calibration.predicted(values) == rows["predicted"].to_numpy()).all()
+    assert metrics["experts"]["text"]["title"] == "planted-text (stand-in)"
+
+
+def test_the_temperature_of_fusion_is_the_one_stored_with_it(xor):
+    store, found = xor
+    stored = json.loads(store.get("memes/models/mm_fusion/calibration.json"))
+    assert found.calibration["fusion"].to_fields() == stored
+    assert found.served.version.temperature == stored["temperature"]["value"]
+    assert found.served.version.threshold == stored["threshold"]["value"]
+
+
+def test_evaluating_again_changes_nothing(xor):
+    store, _ = xor
+    before = kit.contents(store, "memes")
+    again = evaluated(store)
+    assert again.served.what == "unchanged"
+    assert kit.contents(store, "memes") == before
+
+
+def test_killed_between_two_writes_the_next_one_leaves_the_same_bytes(noise, tmp_path):
+    store, _ = noise
+    expected = kit.contents(store, "memes")
+    models = {k: v for k, v in expected.items() if not k.startswith(FOLDER) and "registry" not in k}
+    folder = str(tmp_path)
+    other = ObjectStore.open(folder)
+    for key, data in models.items():
+        other.put(key, data)
+    # Amid the plots, before metrics.json, and before the registry.
+    for nth in (len(PLOTS), len(PLOTS) + 2, len(PLOTS) + 3):
+        with pytest.raises(Killed):
+            evaluated(DisturbedStore(folder, nth, kill))
+        assert load_registry(other, kit.LAYOUT).of(kit.LABEL).current == ""
+    evaluated(other)
+    assert kit.contents(other, "memes") == expected
+
+
+def test_there_must_be_a_model(tmp_path):
+    store = ObjectStore.open(str(tmp_path))
+    kit.plant(store, sizes=kit.PILOT)
+    with pytest.raises(NoMemeModel, match="materialise memes/fusion_model"):
+        evaluated(store)
+    assert not kit.contents(store, FOLDER)

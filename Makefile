@@ -1,6 +1,7 @@
 # Everything runs from a bare clone: the first target that needs it makes the virtual environment.
 #
-#   make demo     the pipeline on a sample store it generates; then `make ui`
+#   make demo     the clip pipeline on a sample store it generates; then `make ui`
+#   make demo-memes  the meme pipeline on generated memes, beside it
 #   make test     the tests
 #   make costs    what a clip costs, counted: a short part of the tests
 #   make check    lint + tests, as CI does
@@ -18,14 +19,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 # The demo's deployment: a folder store, SQLite, stand-in encoders, no server, no hub.
-demo ui: export DAGSTER_HOME := $(abspath $(DEMO_DIR))/dagster
-demo ui: export CLIPFARM_STORE := $(abspath $(DEMO_DIR))/store
-demo ui: export CLIPFARM_ENCODERS := demo
-demo ui: export CLIPFARM_START_DATE := 2026-02-05
-demo ui: export CLIPFARM_END_DATE := 2026-02-07
-demo ui: export HF_HUB_OFFLINE := 1
+demo demo-memes ui: export DAGSTER_HOME := $(abspath $(DEMO_DIR))/dagster
+demo demo-memes ui: export CLIPFARM_STORE := $(abspath $(DEMO_DIR))/store
+demo demo-memes ui: export CLIPFARM_ENCODERS := demo
+demo demo-memes ui: export CLIPFARM_START_DATE := 2026-02-05
+demo demo-memes ui: export CLIPFARM_END_DATE := 2026-02-07
+demo demo-memes ui: export HF_HUB_OFFLINE := 1
 
-.PHONY: install demo ui test costs lint check clean
+.PHONY: install demo demo-memes ui test costs lint check clean
 .DEFAULT_GOAL := check
 
 install: $(INSTALLED)
@@ -40,6 +41,9 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 
 demo: $(INSTALLED)
 	$(BIN)/python -m clipfarm_assets.demo
+
+demo-memes: $(INSTALLED)
+	$(BIN)/python -m clipfarm_assets.demo.memes
 
 ui: $(INSTALLED)
 	mkdir -p $(DAGSTER_HOME)

@@ -14,6 +14,10 @@ from clipfarm_assets.defs.clips import (
     training,
     training_checks,
 )
+from clipfarm_assets.defs.memes import checks as meme_checks
+from clipfarm_assets.defs.memes import data as meme_data
+from clipfarm_assets.defs.memes import jobs as meme_jobs
+from clipfarm_assets.defs.memes import models as meme_models
 from clipfarm_assets.defs.resources import resources_from
 from clipfarm_assets.orchestration.console import short_console
 from clipfarm_assets.orchestration.executor import executor
@@ -22,9 +26,11 @@ from clipfarm_assets.orchestration.executor import executor
 def definitions(resources: Mapping[str, object]) -> dg.Definitions:
     """All assets, checks, jobs, schedules and sensors over these resources."""
     return dg.Definitions(
-        assets=dg.load_assets_from_modules([index, embeddings, fusion, training, serving]),
-        asset_checks=[*checks.ALL, *training_checks.ALL],
-        jobs=jobs.ALL_JOBS,
+        assets=dg.load_assets_from_modules(
+            [index, embeddings, fusion, training, serving, meme_data, meme_models]
+        ),
+        asset_checks=[*checks.ALL, *training_checks.ALL, *meme_checks.ALL],
+        jobs=[*jobs.ALL_JOBS, *meme_jobs.ALL_JOBS],
         schedules=[jobs.clips_nightly],
         sensors=[jobs.clips_automation],
         resources=resources,

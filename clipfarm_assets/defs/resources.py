@@ -6,6 +6,7 @@
 * ``CLIPFARM_LEDGER``: SQLAlchemy URL of the ledger; default ``sqlite:///<home>/ledger.sqlite``
 * ``CLIPFARM_METADATA_KEY``: key of the CSV, below the prefix ``clipfarm/``
 * ``CLIPFARM_ENCODERS``: ``pretrained`` (the default) or ``demo``
+* ``CLIPFARM_MEMES_CONFIG``: labels of memes, and where their files lie; see `meme_settings`
 * ``CLIPFARM_S3_ENDPOINT``: another S3 server than AWS; default ``AWS_ENDPOINT_URL``
 
 Credentials are never read here: the S3 client finds them as any AWS client does.
@@ -21,6 +22,7 @@ from dagster_aws.s3 import S3Resource
 
 from clipfarm_assets.encoders.models import encoder_profile
 from clipfarm_assets.orchestration.io_managers import ParquetByPartition, TrainingDataIO
+from clipfarm_assets.orchestration.meme_settings import meme_settings
 from clipfarm_assets.orchestration.resources import DeploymentResource, EncodersResource
 
 LEDGER_VARIABLE: Final = "CLIPFARM_LEDGER"
@@ -49,6 +51,7 @@ def resources_from(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         region_name=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"),
         profile_name=environ.get("AWS_PROFILE"),
     )
+    memes = meme_settings(environ)
     deployment = DeploymentResource(
         store=environ.get("CLIPFARM_STORE") or str(here / "store"),
         # By name: the UI shows a resource's settings, and this one may hold a password.
@@ -56,6 +59,11 @@ def resources_from(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         if environ.get(LEDGER_VARIABLE)
         else f"sqlite:///{here / 'ledger.sqlite'}",
         metadata_key=environ.get("CLIPFARM_METADATA_KEY") or "metadata/shorts_metadata_horizon.csv",
+        memes_prefix=memes.prefix,
+        memes_manifest_key=memes.manifest_key,
+        memes_ocr_key=memes.ocr_key,
+        memes_images_prefix=memes.images_prefix,
+        memes_taxonomy_key=memes.taxonomy_key,
         s3=s3,
     )
     return {

@@ -64,7 +64,7 @@ _DEFAULT_CLIPS: Final = "100"
 
 def main(say: Print = print) -> int:
     """Make the store if there is none, run everything, print the result; an exit status."""
-    home, store_url = _required("DAGSTER_HOME"), _required("CLIPFARM_STORE")
+    home, store_url = required("DAGSTER_HOME"), required("CLIPFARM_STORE")
     prepare_home(Path(home))
     # Not before the environment is known to be set: the definitions read it.
     from clipfarm_assets.definitions import defs
@@ -145,7 +145,8 @@ def run_job(
     }
 
 
-def _required(name: str) -> str:
+def required(name: str) -> str:
+    """The value of an environment variable; without one, ends with a sentence."""
     value = os.environ.get(name)
     if not value:
         sys.exit(f"{name} is not set: run `make demo`, which sets it, or name a folder yourself")

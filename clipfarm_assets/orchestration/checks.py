@@ -7,6 +7,7 @@ index of Dagster's. The result of the whole range is what blocks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import dagster as dg
 import numpy as np
@@ -28,6 +29,9 @@ Latest = Mapping[str, dg.AssetMaterialization | None]
 
 EvaluateLatest = Callable[[Deployment, Latest], Mapping[str, Verdict]]
 
+WHOLE: Final = "all"
+"""Stands for the partition of an asset without partitions."""
+
 _SHOWN = 20
 # Facts that are no counts: their sum over partitions would mean nothing.
 _SIZES = frozenset({"dimension"})
@@ -37,7 +41,7 @@ def promise_check(
     asset: dg.AssetKey,
     name: str,
     description: str,
-    partitions_def: dg.PartitionsDefinition[str],
+    partitions_def: dg.PartitionsDefinition[str] | None,
     evaluate: Evaluate,
     *,
     blocking: bool = False,
@@ -48,8 +52,9 @@ def promise_check(
         asset: The asset it is about.
         name: Its name, unique for the asset.
         description: The promise, for the UI.
-        partitions_def: The asset's partitions.
-        evaluate: From a deployment and partition keys to a verdict for each key.
+        partitions_def: The asset's partitions; None if it has none.
+        evaluate: From a deployment and partition keys to a verdict for each key; of an asset
+            without partitions the one key is `WHOLE`.
         blocking: Whether a broken promise stops downstream assets of the same run.
     """
     return _check(
@@ -66,7 +71,7 @@ def latest_promise_check(
     asset: dg.AssetKey,
     name: str,
     description: str,
-    partitions_def: dg.PartitionsDefinition[str],
+    partitions_def: dg.PartitionsDefinition[str] | None,
     evaluate: EvaluateLatest,
     *,
     blocking: bool = False,
@@ -89,7 +94,7 @@ def _check(
     asset: dg.AssetKey,
     name: str,
     description: str,
-    partitions_def: dg.PartitionsDefinition[str],
+    partitions_def: dg.PartitionsDefinition[str] | None,
     evaluate: Callable[[dg.DagsterInstance, Deployment, Sequence[str]], Mapping[str, Verdict]],
     *,
     blocking: bool,
@@ -104,11 +109,12 @@ def _check(
     def check(
         context: dg.AssetCheckExecutionContext, deployment: DeploymentResource
     ) -> dg.AssetCheckResult:
-        keys = list(context.op_execution_context.partition_keys)
+        run = context.op_execution_context
+        keys = [WHOLE] if partitions_def is None else list(run.partition_keys)
         with deployment.open() as opened:
             verdicts = evaluate(context.instance, opened, keys)
         # A range is a range even with one key: so are all runs of a backfill.
-        if not context.op_execution_context.has_partition_key:
+        if partitions_def is not None and not run.has_partition_key:
             for key in keys:
                 evaluation = dg.AssetCheckEvaluation(
                     asset_key=asset,
@@ -120,7 +126,7 @@ def _check(
                     target_materialization_data=_examined(context.instance, asset, key),
                 )
                 # It takes evaluations too; only its annotation doesn't say so.
-                context.op_execution_context.log_event(evaluation)  # type: ignore[arg-type]
+                run.log_event(evaluation)  # type: ignore[arg-type]
         return dg.AssetCheckResult(
             passed=all(verdict.holds for verdict in verdicts.values()),
             description="; ".join(

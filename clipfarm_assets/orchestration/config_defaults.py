@@ -36,7 +36,7 @@ def defaults_from(
     """
 
     def decorate(cls: type[_Config]) -> type[_Config]:
-        values = _object(variable, environ.get(variable) or "{}")
+        values = json_object(variable, environ.get(variable) or "{}")
         if not values:
             return cls
         fields: dict[str, Any] = {}
@@ -55,7 +55,13 @@ def defaults_from(
     return decorate
 
 
-def _object(variable: str, text: str) -> dict[str, Any]:
+def json_object(variable: str, text: str) -> dict[str, Any]:
+    """The JSON object that a variable holds.
+
+    Raises:
+        ValueError: It is none, or names a field twice; one sentence says so.
+    """
+
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):

@@ -8,7 +8,10 @@ import dagster as dg
 
 from clipfarm_assets.contracts.fused_manifest import BadManifest
 from clipfarm_assets.contracts.horizon_csv import HorizonCsvError
+from clipfarm_assets.contracts.label_taxonomy import BadTaxonomy
 from clipfarm_assets.contracts.leakage import BadDeclaration, FeatureLeakage, UndeclaredColumn
+from clipfarm_assets.contracts.meme_splits import BadSplitRatios as BadMemeRatios
+from clipfarm_assets.contracts.meme_splits import BadSplits, TooFewGroups
 from clipfarm_assets.contracts.schema_lock import BadLock, LockMismatch
 from clipfarm_assets.contracts.split_rules import SplitLeakage
 from clipfarm_assets.encoders.base import ModelMismatch
@@ -25,12 +28,22 @@ from clipfarm_assets.pipelines.failure_streak import EncoderBroken
 from clipfarm_assets.pipelines.index import NoMetadata
 from clipfarm_assets.pipelines.lock import NoLock, NothingEmbedded, NothingToMigrate
 from clipfarm_assets.pipelines.manifest import DanglingPointer
+from clipfarm_assets.pipelines.memes.expert_fit import NoLabelledRows
+from clipfarm_assets.pipelines.memes.expert_store import BadRecord, NoExpert, UnfinishedExpert
+from clipfarm_assets.pipelines.memes.features import NoFeatures
+from clipfarm_assets.pipelines.memes.fusion import OtherExperts
+from clipfarm_assets.pipelines.memes.manifest import NoMemeRows, NoMemes
+from clipfarm_assets.pipelines.memes.rows import ShardsChanged, ShardsDamaged
+from clipfarm_assets.pipelines.memes.shard_index import BadIndex, NoShards
+from clipfarm_assets.pipelines.memes.splits import NoMemeSplits
 from clipfarm_assets.serving.binding import BindingMismatch
+from clipfarm_assets.serving.meme_registry import NotServable
 from clipfarm_assets.serving.promotion import NotPromotable
 from clipfarm_assets.serving.registry import BadRegistry, NoModel
-from clipfarm_assets.storage.errors import StoreUnavailable
+from clipfarm_assets.storage.errors import ObjectChanged, StoreUnavailable
 from clipfarm_assets.training.dataset_file import BadDataset, NoDataset
 from clipfarm_assets.training.features import MissingColumns
+from clipfarm_assets.training.meme_snapshot import NoMemeModel
 from clipfarm_assets.training.metadata_encoder import FeatureMismatch, TooManyCategories
 from clipfarm_assets.training.snapshot import BadSnapshot, SnapshotConflict, SnapshotExists
 from clipfarm_assets.training.snapshot_reader import NoSnapshot, NoSuchModel
@@ -42,13 +55,18 @@ from clipfarm_assets.training.suite import NoMetrics, NoSuchSplit
 FAULTS: Final = (
     BadDataset,
     BadDeclaration,
+    BadIndex,
     BadLock,
     BadManifest,
+    BadMemeRatios,
+    BadRecord,
     BadRegistry,
     BadSettings,
     BadSnapshot,
     BadSplitRatios,
+    BadSplits,
     BadState,
+    BadTaxonomy,
     BindingMismatch,
     DanglingPointer,
     EmptyManifest,
@@ -61,27 +79,56 @@ FAULTS: Final = (
     ModelMismatch,
     ModelUnavailable,
     NoDataset,
+    NoExpert,
+    NoFeatures,
     NoFusedManifest,
+    NoLabelledRows,
     NoLock,
+    NoMemeModel,
+    NoMemeRows,
+    NoMemes,
+    NoMemeSplits,
     NoMetadata,
     NoMetrics,
     NoModel,
     NoRowsAtHorizon,
+    NoShards,
     NoSnapshot,
     NoSuchModel,
     NoSuchSplit,
     NotPromotable,
+    NotServable,
     NothingEmbedded,
     NothingToJoin,
     NothingToMigrate,
+    ObjectChanged,
+    OtherExperts,
+    ShardsChanged,
+    ShardsDamaged,
     SnapshotConflict,
     SnapshotExists,
     SplitLeakage,
     SplitUnavailable,
     StoreUnavailable,
+    TooFewGroups,
     TooFewRows,
     TooManyCategories,
     UndeclaredColumn,
+    UnfinishedExpert,
+)
+
+
+# The same, of rooms that are imported late: known by name, so that looking loads no model library.
+LAZY_FAULTS: Final = frozenset(
+    {
+        ("clipfarm_assets.training.experts.layers", "NoLayers"),
+        ("clipfarm_assets.training.experts.loading", "WrongClasses"),
+        ("clipfarm_assets.training.experts.lora", "LoraUnavailable"),
+        ("clipfarm_assets.training.experts.representations", "NoRepresentation"),
+        ("clipfarm_assets.training.networks.checkpoint", "BadCheckpoint"),
+        ("clipfarm_assets.training.networks.fit", "Diverged"),
+        ("clipfarm_assets.training.networks.weights", "BadWeights"),
+    }
 )
 
 
@@ -90,5 +137,8 @@ def one_sentence() -> Iterator[None]:
     """Turn a structural fault into a step failure that says its sentence, and is not retried."""
     try:
         yield
-    except FAULTS as fault:
-        raise dg.Failure(description=str(fault), allow_retries=False) from None
+    except Exception as error:
+        kind = type(error)
+        if isinstance(error, FAULTS) or (kind.__module__, kind.__qualname__) in LAZY_FAULTS:
+            raise dg.Failure(description=str(error), allow_retries=False) from None
+        raise

@@ -1,7 +1,7 @@
 """The partitions and how they map onto each other: every mapping written out, none inferred.
 
-Dates are UTC days of a clip's latest capture. There is never a partition a clip: clips live in the
-ledger.
+Dates are UTC days of a clip's latest capture. There is never a partition a clip, nor one a meme:
+clips live in the ledger, memes in shards.
 """
 
 import os
@@ -12,7 +12,9 @@ from typing import Final
 import dagster as dg
 
 from clipfarm_assets.contracts.horizons import HORIZONS, Horizon, as_horizon
+from clipfarm_assets.contracts.meme_rows import SPLITS, Split
 from clipfarm_assets.contracts.statuses import STRATEGIES, Strategy
+from clipfarm_assets.orchestration.meme_settings import meme_settings
 
 DATE: Final = "date"
 STRATEGY: Final = "strategy"
@@ -60,11 +62,15 @@ horizons = dg.StaticPartitionsDefinition([str(horizon) for horizon in HORIZONS])
 dates_by_strategy = dg.MultiPartitionsDefinition({DATE: dates, STRATEGY: strategies})
 strategy_by_horizon = dg.MultiPartitionsDefinition({HORIZON: horizons, STRATEGY: strategies})
 
+meme_splits = dg.StaticPartitionsDefinition(list(SPLITS))
+meme_labels = dg.StaticPartitionsDefinition(list(meme_settings(os.environ).labels))
+
 same_date = dg.IdentityPartitionMapping()
 date_of = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name=DATE)
 strategy_of = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name=STRATEGY)
 horizon_of = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name=HORIZON)
 same_job = dg.IdentityPartitionMapping()
+same_label = dg.IdentityPartitionMapping()
 all_dates = dg.AllPartitionMapping()
 all_partitions = dg.AllPartitionMapping()
 
@@ -131,3 +137,16 @@ def training_job(key: str) -> tuple[Strategy, Horizon]:
 def training_job_key(strategy: Strategy, horizon: Horizon) -> str:
     """The strategy x horizon key of two single keys."""
     return str(dg.MultiPartitionKey({HORIZON: str(horizon), STRATEGY: strategy}))
+
+
+def as_split(name: str) -> Split:
+    """A partition key as the split it is.
+
+    Raises:
+        ValueError: It is none of `SPLITS`.
+    """
+    for split in SPLITS:
+        if name == split:
+            return split
+    msg = f"unknown split {name!r}: expected one of {', '.join(SPLITS)}"
+    raise ValueError(msg)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import dagster as dg
 from dagster_aws.s3 import S3Resource
@@ -16,10 +16,14 @@ from clipfarm_assets.ledger.ledger import Ledger
 from clipfarm_assets.orchestration.faults import one_sentence
 from clipfarm_assets.pipelines.deployment import Deployment
 from clipfarm_assets.storage.layout import Layout
+from clipfarm_assets.storage.meme_layout import MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore, S3Settings
 
 if TYPE_CHECKING:
     from clipfarm_assets.encoders.base import EmbeddingVersion, Encoder
+
+
+_MEMES: Final = MemeLayout()
 
 
 class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -32,12 +36,39 @@ class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         default="metadata/shorts_metadata_horizon.csv",
         description="Key of the metadata CSV, relative to the prefix.",
     )
+    memes_prefix: str = Field(
+        default=_MEMES.prefix, description="First part of every key of the meme pipeline."
+    )
+    memes_manifest_key: str = Field(
+        default=_MEMES.manifest_key,
+        description="Key of the memes' JSON lines, relative to their prefix.",
+    )
+    memes_ocr_key: str = Field(
+        default=_MEMES.ocr_key, description="Key of their OCR, likewise; need not exist."
+    )
+    memes_images_prefix: str = Field(
+        default=_MEMES.images_prefix, description="Folder of their images, likewise."
+    )
+    memes_taxonomy_key: str = Field(
+        default=_MEMES.taxonomy_key, description="Key of their labels, likewise; need not exist."
+    )
     s3: dg.ResourceDependency[S3Resource]
 
     @property
     def layout(self) -> Layout:
         """The keys of this deployment."""
         return Layout(prefix=self.prefix, metadata_key=self.metadata_key)
+
+    @property
+    def memes(self) -> MemeLayout:
+        """The keys of its memes."""
+        return MemeLayout(
+            prefix=self.memes_prefix,
+            manifest_key=self.memes_manifest_key,
+            ocr_key=self.memes_ocr_key,
+            images_prefix=self.memes_images_prefix,
+            taxonomy_key=self.memes_taxonomy_key,
+        )
 
     def open_store(self) -> ObjectStore:
         """The object store."""
@@ -56,7 +87,7 @@ class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         # Dagster resolves a variable for its steps; whoever opens it elsewhere gets its name.
         url = self.ledger.get_value() if isinstance(self.ledger, dg.EnvVar) else self.ledger
         with one_sentence(), Ledger.open(url or "", store.url) as ledger:
-            yield Deployment(store, self.layout, ledger)
+            yield Deployment(store, self.layout, ledger, self.memes)
 
 
 _PROVED: set[str] = set()

@@ -4,7 +4,7 @@ Dagster checks the types of a config class. What is nested deeper than one class
 hyperparameters of a model family are, comes as a dictionary and is checked here.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -44,6 +44,19 @@ def validated(
             why = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
             msg = f"{name} {why}: found {first['input']!r:.100}"
         raise BadSettings(msg) from None
+
+
+def merged(defaults: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """`defaults` with what is told in their place, at whatever depth.
+
+    A nested setting that is told in part keeps the defaults of the one that it is in, not those of
+    its class.
+    """
+    found = dict(defaults)
+    for name, value in told.items():
+        nested = isinstance(value, Mapping) and isinstance(defaults.get(name), Mapping)
+        found[name] = merged(defaults[name], value) if nested else value
+    return found
 
 
 def _choices(expected: Any, path: list[str], hidden: Collection[str]) -> str:

@@ -168,20 +168,21 @@ def hash_of(video_id):
     return source_hash(f"https://youtu.be/{video_id}")
 
 
-def materialised(instance, name):
+def materialised(instance, name, group="clips"):
     """Partition -> metadata of the last materialisation."""
-    return {key: found.metadata for key, found in materialisations(instance, name).items()}
+    found = materialisations(instance, name, group)
+    return {key: each.metadata for key, each in found.items()}
 
 
-def materialisations(instance, name):
+def materialisations(instance, name, group="clips"):
     """Partition -> its last materialisation."""
-    records = instance.fetch_materializations(dg.AssetKey(["clips", name]), limit=1000).records
+    records = instance.fetch_materializations(dg.AssetKey([group, name]), limit=1000).records
     return {record.partition_key: record.asset_materialization for record in reversed(records)}
 
 
-def check_results(instance, asset, check):
+def check_results(instance, asset, check, group="clips"):
     """Partition -> (passed, metadata) of the last evaluation."""
-    key = dg.AssetCheckKey(dg.AssetKey(["clips", asset]), check)
+    key = dg.AssetCheckKey(dg.AssetKey([group, asset]), check)
     records = instance.event_log_storage.get_asset_check_execution_history(key, limit=1000)
     out = {}
     for record in reversed(records):

@@ -47,6 +47,24 @@ CHECKS = {
     "clips/training_dataset:splits_hold": ("horizon|strategy", True),
     "clips/video_embeddings:embeddings_valid": ("date", True),
 }
+MEME_ASSETS = {
+    "memes/evaluation": "label",
+    "memes/fusion_model": "label",
+    "memes/manifest": "none",
+    "memes/shards": "split",
+    "memes/splits": "none",
+    "memes/text_expert": "label",
+    "memes/vision_expert": "label",
+}
+MEME_CHECKS = {
+    "memes/evaluation:binding_resolves": ("label", True),
+    "memes/evaluation:fusion_beats_unimodal": ("label", False),
+    "memes/fusion_model:snapshot_intact": ("label", True),
+    "memes/shards:shards_match_splits": ("split", True),
+    "memes/splits:splits_are_grouped": ("none", True),
+    "memes/text_expert:expert_intact": ("label", True),
+    "memes/vision_expert:expert_intact": ("label", True),
+}
 DEPENDENCIES = {
     "clips/audio_embeddings": {"clips/clip_index"},
     "clips/clip_index": {"clips/metadata_horizon"},
@@ -81,6 +99,18 @@ DEPENDENCIES = {
     "clips/text_embeddings": {"clips/clip_index"},
     "clips/training_dataset": {"clips/fused_manifest", "clips/metadata_horizon"},
     "clips/video_embeddings": {"clips/clip_index"},
+    "memes/evaluation": {
+        "memes/fusion_model",
+        "memes/shards",
+        "memes/text_expert",
+        "memes/vision_expert",
+    },
+    "memes/fusion_model": {"memes/shards", "memes/text_expert", "memes/vision_expert"},
+    "memes/manifest": set(),
+    "memes/shards": {"memes/splits"},
+    "memes/splits": {"memes/manifest"},
+    "memes/text_expert": {"memes/shards"},
+    "memes/vision_expert": {"memes/shards"},
 }
 JOBS = {
     "clips_compare",
@@ -92,6 +122,11 @@ JOBS = {
     "clips_publish",
     "clips_score",
     "clips_train",
+    "memes_evaluate",
+    "memes_observe",
+    "memes_pack",
+    "memes_split",
+    "memes_train",
 }
 
 
@@ -106,6 +141,10 @@ def kind(partitions_def):
         return "horizon"
     if partitions_def == partitions.strategy_by_horizon:
         return "horizon|strategy"
+    if partitions_def == partitions.meme_splits:
+        return "split"
+    if partitions_def == partitions.meme_labels:
+        return "label"
     assert partitions_def == partitions.dates_by_strategy
     return "date|strategy"
 
@@ -120,7 +159,7 @@ def test_assets_and_their_partitions(graph):
         key.to_user_string(): kind(graph.get(key).partitions_def)
         for key in graph.get_all_asset_keys()
     }
-    assert found == ASSETS
+    assert found == {**ASSETS, **MEME_ASSETS}
 
 
 def test_dependencies(graph):
@@ -137,7 +176,7 @@ def test_checks_are_partitioned_like_their_assets_and_block_where_they_must():
         for check in defs.asset_checks
         for spec in check.check_specs
     }
-    assert found == CHECKS
+    assert found == {**CHECKS, **MEME_CHECKS}
 
 
 def test_jobs_schedule_and_sensor():
@@ -150,7 +189,7 @@ def test_jobs_schedule_and_sensor():
 def test_every_asset_says_what_it_is(graph):
     for key in graph.get_all_asset_keys():
         node = graph.get(key)
-        assert node.group_name == "clips"
+        assert node.group_name == key.path[0]
         assert node.description
         assert node.owners == ["team:clipfarm"], key
         assert node.kinds, key
@@ -159,14 +198,17 @@ def test_every_asset_says_what_it_is(graph):
 
 
 def test_training_and_scoring_share_a_pool(graph):
-    for name in ("model_snapshots", "clip_predictions"):
-        assert graph.get(dg.AssetKey(["clips", name])).pools == {"training"}
+    clips = [dg.AssetKey(["clips", name]) for name in ("model_snapshots", "clip_predictions")]
+    names = ("text_expert", "vision_expert", "fusion_model", "evaluation")
+    for key in (*clips, *(dg.AssetKey(["memes", name]) for name in names)):
+        assert graph.get(key).pools == {"training"}, key
 
 
 def test_training_backfills_make_a_run_a_partition(graph):
-    for name in ("training_dataset", "model_snapshots"):
-        policy = graph.get(dg.AssetKey(["clips", name])).backfill_policy
-        assert policy.max_partitions_per_run == 1
+    clips = [dg.AssetKey(["clips", name]) for name in ("training_dataset", "model_snapshots")]
+    names = ("text_expert", "vision_expert", "fusion_model", "evaluation")
+    for key in (*clips, *(dg.AssetKey(["memes", name]) for name in names)):
+        assert graph.get(key).backfill_policy.max_partitions_per_run == 1, key
 
 
 def test_encoders_share_a_pool(graph):
@@ -192,10 +234,16 @@ def test_encoders_share_a_pool(graph):
         ("clip_predictions", "clip_index", "2026-02-07", {"2026-02-07"}),
         ("clip_predictions", "model_registry", "2026-02-07", {"7", "30"}),
         ("clip_predictions", "fused_manifest", "2026-02-07", {"concat", "sum_pool", "max_pool"}),
+        ("memes/text_expert", "shards", "abuse_hate", {"train", "val", "test"}),
+        ("memes/fusion_model", "vision_expert", "abuse_hate", {"abuse_hate"}),
+        ("memes/fusion_model", "shards", "abuse_hate", {"train", "val", "test"}),
+        ("memes/evaluation", "fusion_model", "abuse_hate", {"abuse_hate"}),
     ],
 )
 def test_partition_mappings(graph, asset, upstream, key, expected):
-    asset_key, upstream_key = dg.AssetKey(["clips", asset]), dg.AssetKey(["clips", upstream])
+    group, _, asset = asset.rpartition("/")
+    group = group or "clips"
+    asset_key, upstream_key = dg.AssetKey([group, asset]), dg.AssetKey([group, upstream])
     mapping = graph.get_partition_mapping(asset_key, upstream_key)
     definition = graph.get(asset_key).partitions_def
     subset = definition.subset_with_partition_keys([key])

@@ -1,10 +1,12 @@
 """Structural faults end a run with one sentence; mistakes of ours keep their trace."""
 
+import importlib
+
 import dagster as dg
 import pytest
 
 from clipfarm_assets.orchestration import partitions
-from clipfarm_assets.orchestration.faults import FAULTS, one_sentence
+from clipfarm_assets.orchestration.faults import FAULTS, LAZY_FAULTS, one_sentence
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.__name__)
@@ -14,6 +16,14 @@ def test_a_fault_is_its_sentence_alone(fault):
     assert caught.value.description == "expected this, found that, do so"
     assert caught.value.allow_retries is False
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(("module", "name"), sorted(LAZY_FAULTS), ids=lambda part: part)
+def test_faults_of_late_rooms_are_known_by_the_names_they_have(module, name):
+    fault = getattr(importlib.import_module(module), name)
+    with pytest.raises(dg.Failure) as caught, one_sentence():
+        raise fault("expected this, found that, do so")
+    assert caught.value.description == "expected this, found that, do so"
 
 
 def test_a_mistake_keeps_its_trace():

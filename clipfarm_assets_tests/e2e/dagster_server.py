@@ -70,10 +70,24 @@ class Server:
         assert told["__typename"] == "LaunchBackfillSuccess", told
         return told["backfillId"]
 
-    def launch(self, job: str, partition: str | None = None, *, only=(), **configs) -> str:
-        """Launch a run of a job, or of some of its assets, with configurations by asset; its id."""
+    def launch(
+        self,
+        job: str,
+        partition: str | None = None,
+        *,
+        span: tuple[str, str] | None = None,
+        only=(),
+        **configs,
+    ) -> str:
+        """Launch a run of a job, or of some of its assets, with configurations by asset; its id.
+
+        It is of one partition, of a span of them, or of an asset without partitions.
+        """
         ops = {f"clips__{asset}": {"config": config} for asset, config in configs.items()}
         tags = [{"key": "dagster/partition", "value": partition}] if partition else []
+        if span:
+            first, last = (f"dagster/asset_partition_range_{end}" for end in ("start", "end"))
+            tags = [{"key": first, "value": span[0]}, {"key": last, "value": span[1]}]
         told = self.ask(
             """mutation ($it: ExecutionParams!) { launchRun(executionParams: $it) {
                 __typename
@@ -138,7 +152,7 @@ class Server:
 
         return self.until("end of the runs", ended, seconds)
 
-    def materialisations(self, name: str) -> list[dict]:
+    def materialisations(self, name: str, group: str = "clips") -> list[dict]:
         """The asset's latest materialisations, newest first."""
         told = self.ask(
             """query ($key: AssetKeyInput!) { assetOrError(assetKey: $key) { ... on Asset {
@@ -154,14 +168,14 @@ class Server:
                     }
                 }
             } } }""",
-            key={"path": ["clips", name]},
+            key={"path": [group, name]},
         )["assetOrError"]
         return told.get("assetMaterializations", [])
 
-    def materialised(self, name: str) -> dict[str | None, dict[str, object]]:
+    def materialised(self, name: str, group: str = "clips") -> dict[str | None, dict[str, object]]:
         """Partition -> metadata by label, and the run, of its last materialisation."""
         out: dict[str | None, dict[str, object]] = {}
-        for event in self.materialisations(name):
+        for event in self.materialisations(name, group):
             values = {
                 entry["label"]: next(
                     (v for k, v in entry.items() if k not in {"__typename", "label"}), None
@@ -171,7 +185,7 @@ class Server:
             out.setdefault(event["partition"], {**values, "run": event["runId"]})
         return out
 
-    def checks(self, name: str, check: str) -> dict[str | None, bool]:
+    def checks(self, name: str, check: str, group: str = "clips") -> dict[str | None, bool]:
         """Partition -> whether the last evaluation of the check passed."""
         told = self.ask(
             """query ($key: AssetKeyInput!, $check: String!) {
@@ -180,7 +194,7 @@ class Server:
                     evaluation { success partition }
                 }
             }""",
-            key={"path": ["clips", name]},
+            key={"path": [group, name]},
             check=check,
         )["assetCheckExecutions"]
         out: dict[str | None, bool] = {}

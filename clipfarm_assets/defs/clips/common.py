@@ -1,24 +1,22 @@
 """What all assets of the clip pipeline have in common."""
 
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import dagster as dg
 from pydantic import Field
 
 from clipfarm_assets.contracts import statuses
-from clipfarm_assets.orchestration import partitions
-from clipfarm_assets.pipelines.progress import Say
+from clipfarm_assets.defs import options
+from clipfarm_assets.defs.options import OWNERS, TRAINING_POOL, say
+
+__all__ = ["OWNERS", "TRAINING_POOL", "say"]
 
 GROUP: Final = "clips"
-OWNERS: Final = ["team:clipfarm"]
 ENCODER_POOL: Final = "encoders"
-TRAINING_POOL: Final = "training"
 
-
-def key(name: str) -> dg.AssetKey:
-    """The asset key of this pipeline's `name`."""
-    return dg.AssetKey(["clips", name])
-
+key: Final = partial(options.asset_key, GROUP)
+asset_options: Final = partial(options.asset_options, GROUP)
 
 METADATA: Final = key("metadata_horizon")
 INDEX: Final = key("clip_index")
@@ -36,22 +34,6 @@ REGISTRY: Final = key("model_registry")
 PREDICTIONS: Final = key("clip_predictions")
 
 
-def asset_options(name: str, *, kinds: set[str], code_version: str, writes: str) -> dict[str, Any]:
-    """The arguments of ``@asset`` that every asset of the pipeline sets.
-
-    `writes` is the form of the keys it writes, shown with the asset.
-    """
-    return {
-        "key": key(name),
-        "group_name": GROUP,
-        "owners": OWNERS,
-        "kinds": kinds,
-        "code_version": code_version,
-        "metadata": {"writes": writes},
-        "backfill_policy": partitions.backfill_policy(),
-    }
-
-
 class RetryOptions(dg.Config):
     """What a run does about items that failed before."""
 
@@ -63,8 +45,3 @@ class RetryOptions(dg.Config):
     retry_terminal: bool = Field(
         default=False, description="Try items again that ended as `fail_terminal`."
     )
-
-
-def say(context: dg.AssetExecutionContext) -> Say:
-    """Progress lines go to the run's log."""
-    return context.log.info

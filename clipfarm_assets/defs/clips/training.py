@@ -23,7 +23,7 @@ from clipfarm_assets.orchestration.config_defaults import defaults_from
 from clipfarm_assets.orchestration.each_partition import Made, materialise_each
 from clipfarm_assets.orchestration.io_managers import LazyDatasets
 from clipfarm_assets.orchestration.resources import DeploymentResource
-from clipfarm_assets.orchestration.settings import BadSettings, validated
+from clipfarm_assets.orchestration.settings import BadSettings, merged, validated
 from clipfarm_assets.pipelines.assemble import COUNTS, AssembleOptions, assemble
 from clipfarm_assets.pipelines.train import TrainedSnapshot, TrainOptions, train_snapshot
 from clipfarm_assets.storage.layout import check_run_id
@@ -290,7 +290,7 @@ def suite_config(config: SuiteRun) -> SuiteConfig:
             msg = f"{where}.{name} is a field of its own: set model_snapshots.{name}"
             raise BadSettings(msg)
     # Over each family's own defaults, not those of the class that its nested settings are of.
-    told = _over(SuiteConfig().model_dump(), config.hyperparameters)
+    told = merged(SuiteConfig().model_dump(), config.hyperparameters)
     settings = validated(SuiteConfig, told, where, hidden=_OWN_FIELDS)
     epochs = {
         name: value
@@ -306,15 +306,6 @@ def suite_config(config: SuiteRun) -> SuiteConfig:
     return settings.model_copy(
         update={**{name: getattr(config, name) for name in _OWN_FIELDS}, **networks}
     )
-
-
-def _over(defaults: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
-    """`defaults` with what is told in their place, at whatever depth."""
-    merged = dict(defaults)
-    for name, value in told.items():
-        nested = isinstance(value, Mapping) and isinstance(defaults.get(name), Mapping)
-        merged[name] = _over(defaults[name], value) if nested else value
-    return merged
 
 
 def train_options(config: SuiteRun) -> TrainOptions:

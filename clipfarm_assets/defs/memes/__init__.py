@@ -1,0 +1,1 @@
+"""The meme pipeline: manifest -> splits -> shards -> experts -> fusion model -> evaluation."""

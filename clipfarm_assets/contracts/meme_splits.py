@@ -4,7 +4,8 @@ Benign confounders share a text or an image and have another label: with one in 
 test, a model is examined on what it has seen. So memes are grouped by text and by image, and a
 group goes to one split as a whole.
 
-A meme that has a split keeps it when others are added. Where a new meme links groups of several
+A meme that has a split keeps it when others are added, and gets it again if it was removed and
+returns: its id stays on record. Where a new meme links groups of several
 splits, all of them go to the first of these in the order train, val, test: what was once trained on
 is never examined on.
 """
@@ -16,7 +17,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +25,7 @@ import numpy as np
 from clipfarm_assets.contracts.checks import Finding, Verdict
 from clipfarm_assets.contracts.hamming import Links, near_groups
 from clipfarm_assets.contracts.meme_rows import SPLITS, MemeRow, Split
+from clipfarm_assets.storage.images import DEFAULT_LIMITS, ImageLimits
 
 RATIOS: Final = (0.70, 0.15, 0.15)
 SEED: Final = 42
@@ -59,12 +61,25 @@ class MemeSplits:
         group_of: Id -> its group: the first id of it, in alphabetical order.
         seed: Decided the order in which groups were dealt out.
         ratios: Of train, val and test, as asked for.
+        max_distance: Of the perceptual hashes of one image, when memes were grouped. Splits stored
+            before it was kept have the default.
+        retired: Id -> the split it had, of memes that are no rows any more.
+        images: Limits that images were decoded within for their hashes, and are for shards. Splits
+            stored before they were kept have the default.
     """
 
     split_of: Mapping[str, Split]
     group_of: Mapping[str, str]
     seed: int = SEED
     ratios: tuple[float, float, float] = RATIOS
+    max_distance: int = MAX_DISTANCE
+    retired: Mapping[str, Split] = field(default_factory=dict)
+    images: ImageLimits = DEFAULT_LIMITS
+
+    @property
+    def ever(self) -> dict[str, Split]:
+        """Id -> split of every meme that has or had one."""
+        return {**self.retired, **self.split_of}
 
     def ids(self, split: Split) -> list[str]:
         """The ids of one split, sorted."""
@@ -76,11 +91,24 @@ class MemeSplits:
         return {split: found[split] for split in SPLITS}
 
     def to_json(self) -> bytes:
-        """The object's bytes: id -> group by split. Equal splits have equal ones."""
+        """The object's bytes: id -> group by split, retired ids by split.
+
+        Equal splits have equal ones.
+        """
         body: dict[str, Any] = {split: {} for split in SPLITS}
         for meme_id, split in self.split_of.items():
             body[split][meme_id] = self.group_of[meme_id]
-        body |= {"format": _FORMAT, "ratios": list(self.ratios), "seed": self.seed}
+        retired: dict[Split, list[str]] = {split: [] for split in SPLITS}
+        for meme_id, split in sorted(self.retired.items()):
+            retired[split].append(meme_id)
+        body |= {
+            "format": _FORMAT,
+            "ratios": list(self.ratios),
+            "seed": self.seed,
+            "max_distance": self.max_distance,
+            "images": asdict(self.images),
+            "retired": retired,
+        }
         told = json.dumps(body, indent=1, sort_keys=True, ensure_ascii=False)
         return (told + "\n").encode()
 
@@ -122,8 +150,26 @@ def _parsed(body: Any) -> tuple[MemeSplits, int]:
     train, val, test = (float(ratio) for ratio in body["ratios"])
     split_of = {meme_id: split for split, part in parts.items() for meme_id in part}
     group_of = {meme_id: group for part in parts.values() for meme_id, group in part.items()}
-    splits = MemeSplits(split_of, group_of, int(body["seed"]), (train, val, test))
-    return splits, sum(map(len, parts.values())) - len(split_of)
+    listed = _retired(body.get("retired", {}))
+    retired = {meme_id: split for split, ids in listed.items() for meme_id in ids}
+    distance = int(body.get("max_distance", MAX_DISTANCE))
+    seed, ratios = int(body["seed"]), (train, val, test)
+    images = ImageLimits(**body.get("images", {}))
+    splits = MemeSplits(split_of, group_of, seed, ratios, distance, retired, images)
+    told = sum(map(len, parts.values())) + sum(map(len, listed.values()))
+    return splits, told - len(splits.ever)
+
+
+def _retired(body: Any) -> dict[Split, list[str]]:
+    if not isinstance(body, dict) or body.keys() - set(SPLITS):
+        msg = f"retired must be an object of {', '.join(SPLITS)}"
+        raise ValueError(msg)
+    listed: dict[Split, list[str]] = {split: body.get(split, []) for split in SPLITS}
+    for split, ids in listed.items():
+        if not isinstance(ids, list) or not all(isinstance(meme_id, str) for meme_id in ids):
+            msg = f"retired {split} must be a list of ids"
+            raise ValueError(msg)
+    return listed
 
 
 def no_group_in_two_splits(splits: MemeSplits) -> Verdict:
@@ -203,8 +249,8 @@ def assign_splits(
         groups: Id -> group, of every row.
         ratios: Of train, val and test.
         seed: Decides every choice between equals.
-        previous: Splits to keep, as the module says. Those made with another seed or other ratios
-            are not kept.
+        previous: Splits to keep, as the module says, also those of memes that `rows` lacks. Those
+            made with another seed or other ratios are not kept.
 
     Raises:
         BadSplitRatios: Not three positive numbers with sum 1.
@@ -222,10 +268,11 @@ def assign_splits(
         raise TooFewGroups(msg)
     if previous and (previous.seed, previous.ratios) != (seed, shares):
         previous = None
+    ever = previous.ever if previous else {}
     kept = {
-        group: min((previous.split_of[row.id] for row in inside), key=SPLITS.index)
+        group: min((ever[row.id] for row in inside), key=SPLITS.index)
         for group, some in members.items()
-        if previous and (inside := [row for row in some if row.id in previous.split_of])
+        if (inside := [row for row in some if row.id in ever])
     }
     hand = _Hand(rows, shares)
     split_of_group: dict[str, Split] = {}
@@ -239,7 +286,9 @@ def assign_splits(
         choice = empty if len(new) - place <= len(empty) else SPLITS
         split_of_group[group] = hand.deal(members[group], choice)
     split_of = {row.id: split_of_group[groups[row.id]] for row in rows}
-    return MemeSplits(split_of, {row.id: groups[row.id] for row in rows}, seed, shares)
+    group_of = {row.id: groups[row.id] for row in rows}
+    retired = {meme_id: split for meme_id, split in ever.items() if meme_id not in split_of}
+    return MemeSplits(split_of, group_of, seed, shares, retired=retired)
 
 
 class _Hand:

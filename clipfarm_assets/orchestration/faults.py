@@ -32,6 +32,7 @@ from clipfarm_assets.pipelines.memes.expert_fit import NoLabelledRows
 from clipfarm_assets.pipelines.memes.expert_store import BadRecord, NoExpert, UnfinishedExpert
 from clipfarm_assets.pipelines.memes.features import NoFeatures
 from clipfarm_assets.pipelines.memes.fusion import OtherExperts
+from clipfarm_assets.pipelines.memes.fusion_rows import OtherShards
 from clipfarm_assets.pipelines.memes.manifest import NoMemeRows, NoMemes
 from clipfarm_assets.pipelines.memes.rows import ShardsChanged, ShardsDamaged
 from clipfarm_assets.pipelines.memes.shard_index import BadIndex, NoShards
@@ -103,6 +104,7 @@ FAULTS: Final = (
     NothingToMigrate,
     ObjectChanged,
     OtherExperts,
+    OtherShards,
     ShardsChanged,
     ShardsDamaged,
     SnapshotConflict,

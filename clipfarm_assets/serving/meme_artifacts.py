@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from clipfarm_assets.contracts.checks import Finding, Verdict
-from clipfarm_assets.pipelines.memes.expert_store import RECORD, expert_record
+from clipfarm_assets.pipelines.memes.expert_store import ExpertRecord, version_hashes
 from clipfarm_assets.serving.version_list import stored
-from clipfarm_assets.storage.meme_layout import ExpertModality, MemeLayout
+from clipfarm_assets.storage.meme_layout import MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.training.meme_snapshot import open_fusion
 from clipfarm_assets.training.snapshot import Artifact, BadSnapshot
@@ -29,19 +29,12 @@ def artifact_hashes(store: ObjectStore, keys: Iterable[str]) -> dict[str, str]:
     return {key: Artifact.of(store.get(key)).sha256 for key in sorted(keys)}
 
 
-def expert_artifacts(
-    store: ObjectStore, layout: MemeLayout, modality: ExpertModality, label: str
-) -> dict[str, str]:
-    """An expert's record and all files of its directory, by key.
+def expert_artifacts(layout: MemeLayout, record: ExpertRecord) -> dict[str, str]:
+    """An expert's record and all files of its version, by key, as they were published.
 
-    Raises:
-        NoExpert: There is none yet.
-        UnfinishedExpert: Its files are being written.
-        FileNotFoundError: One of its files is gone.
+    Nothing is read: the next expert takes the place that people know, and never this one's.
     """
-    record = expert_record(store, layout, modality, label)
-    root = layout.expert(modality, label)
-    return artifact_hashes(store, (f"{root}{name}" for name in (RECORD, *record.files)))
+    return version_hashes(layout.expert(record.modality, record.label), record)
 
 
 def fusion_artifacts(

@@ -17,7 +17,8 @@ from clipfarm_assets.pipelines.memes.expert_store import RECORD, ExpertRecord, e
 from clipfarm_assets.pipelines.memes.fusion import load_fusion
 from clipfarm_assets.serving.meme_artifacts import below, read_artifact
 from clipfarm_assets.serving.meme_registry import MemeVersion, find_version
-from clipfarm_assets.storage.images import BadImage, decode_rgb
+from clipfarm_assets.serving.version_list import BadRegistry
+from clipfarm_assets.storage.images import BadImage, ImageLimits, rgb_png
 from clipfarm_assets.storage.meme_layout import EXPERT_MODALITIES, ExpertModality, MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.training.classification.values import (
@@ -108,7 +109,7 @@ class MemePredictor:
             given["vision"] = _sequence("images", images, bytes)
         self._check(given)
         if "vision" in self.experts:
-            _check_images(given["vision"])
+            given["vision"] = _packed(given["vision"], _limits(self.version))
         values = probabilities(self._logits(given), self.version.temperature)
         return MemePredictions(
             model_version=self.version.model_version,
@@ -207,9 +208,10 @@ def load_predictor(
     layout = layout or MemeLayout()
     version = find_version(store, layout, label, model_version)
     wanted = EXPERT_MODALITIES if version.system == "fusion" else (version.system,)
-    records = {name: _pinned_record(store, layout, version, name) for name in wanted}
+    roots = {name: _pinned_root(layout, version, name) for name in wanted}
+    records = {name: _pinned_record(store, version, root) for name, root in roots.items()}
     experts = {
-        name: _open(expert_folder(store, layout, record, cache_dir), record, device)
+        name: _open(expert_folder(store, layout, record, cache_dir, roots[name]), record, device)
         for name, record in records.items()
     }
     fusion = None
@@ -220,11 +222,25 @@ def load_predictor(
     return MemePredictor(version, experts, fusion)
 
 
-def _pinned_record(
-    store: ObjectStore, layout: MemeLayout, version: MemeVersion, modality: ExpertModality
-) -> ExpertRecord:
+def _pinned_root(layout: MemeLayout, version: MemeVersion, modality: ExpertModality) -> str:
+    """The folder of the expert that was promoted, with the trailing slash."""
+    # Versions lie beside the directory that people know, which an early registry may name.
+    stem = layout.expert(modality, version.label).removesuffix("/")
+    found = [
+        key for key in version.artifacts if key.startswith(stem) and key.endswith(f"/{RECORD}")
+    ]
+    if len(found) != 1:
+        msg = (
+            f"{version.model_version} must name one {stem}…/{RECORD}: found {len(found)}; "
+            f"materialise memes/evaluation for partition {version.label!r} to promote again"
+        )
+        raise BadSnapshot(msg)
+    return found[0].removesuffix(RECORD)
+
+
+def _pinned_record(store: ObjectStore, version: MemeVersion, root: str) -> ExpertRecord:
     """An expert's record; it holds the hash of the expert's files, which are compared with it."""
-    key = f"{layout.expert(modality, version.label)}{RECORD}"
+    key = f"{root}{RECORD}"
     data = read_artifact(store, version, key)
     try:
         return ExpertRecord.model_validate_json(data)
@@ -255,12 +271,29 @@ def _represented(expert: "Expert[Any, Any]", raw: Sequence[Any]) -> "Represented
     return type(parts[0])(hidden, logits)
 
 
-def _check_images(images: Sequence[bytes]) -> None:
-    """Decode all once before anything is computed, so that all bad ones are named together."""
-    bad = []
+def _limits(version: MemeVersion) -> ImageLimits:
+    """Those of the shards that the model was judged on.
+
+    Raises:
+        BadRegistry: They are none.
+    """
+    told = version.facts.get("image_limits", {})
+    try:
+        return ImageLimits(**told)
+    except (TypeError, ValueError) as error:
+        msg = f"{version.model_version} must have limits of images: found {told!r:.200}: {error}"
+        raise BadRegistry(msg) from None
+
+
+def _packed(images: Sequence[bytes], limits: ImageLimits) -> list[bytes]:
+    """Images as shards would have them.
+
+    All are made before anything is computed, so that all bad ones are named together.
+    """
+    bad, packed = [], []
     for number, data in enumerate(images):
         try:
-            decode_rgb(data)
+            packed.append(rgb_png(data, limits).data)
         except BadImage as error:
             bad.append(f"image {number}: {error}")
     if bad:
@@ -269,6 +302,7 @@ def _check_images(images: Sequence[bytes]) -> None:
             f"{len(bad)} of {len(images)} images can't be decoded: {'; '.join(bad[:_SHOWN])}{more}"
         )
         raise ValueError(msg)
+    return packed
 
 
 def _sequence(name: str, given: object, kind: type) -> Sequence[Any]:

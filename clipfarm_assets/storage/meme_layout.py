@@ -15,6 +15,7 @@ from clipfarm_assets.storage.keys import check_key, check_prefix
 ExpertModality = Literal["text", "vision"]
 EXPERT_MODALITIES: Final[tuple[ExpertModality, ...]] = ("text", "vision")
 
+_SHA256: Final = re.compile(r"[0-9a-f]{64}", flags=re.ASCII)
 _VERSION: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_PART: Final = 10**6
 
@@ -111,10 +112,12 @@ class MemeLayout:
             raise ValueError(msg)
         return f"{self.prefix}/features/label={check_label(label)}/{version}/"
 
-    def features(self, label: str, version: str, split: Split, part: int) -> str:
-        """``memes/features/label=<label>/<version>/<split>/part-000000.npz``."""
-        folder = self.features_prefix(label, version)
-        return f"{folder}{_split(split)}/part-{_part(part):06d}.npz"
+    def features(self, label: str, version: str, split: Split, shard_sha256: str) -> str:
+        """``memes/features/label=<label>/<version>/<split>/<sha256 of the shard>.npz``."""
+        if not _SHA256.fullmatch(shard_sha256):
+            msg = f"bad sha256 {shard_sha256!r:.100}: expected 64 characters of 0-9 a-f"
+            raise ValueError(msg)
+        return f"{self.features_prefix(label, version)}{_split(split)}/{shard_sha256}.npz"
 
     def evaluation(self, label: str) -> str:
         """``memes/evaluation/label=<label>/``, with the trailing slash."""

@@ -1,6 +1,6 @@
 """All settings of the experts: one model of a meme's text, one of its image."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -8,6 +8,8 @@ from clipfarm_assets.training.config import FitConfig, Positive, Rate, Settings
 
 TextPooling = Literal["cls", "mean"]
 ImagePooling = Literal["pooled"]
+SHUFFLE_BYTES: Final = 256 * 2**20
+
 TopLayers = Annotated[int, Field(ge=0)] | Literal["all"]
 
 
@@ -43,6 +45,8 @@ class ExpertConfig(Settings):
         model: Directory or hub name ``[@revision]`` of a finished expert, used as it is. Unset, the
             environment's ``CLIPFARM_TEXT_EXPERT`` or ``CLIPFARM_VISION_EXPERT`` counts; then a
             model directory that somebody put into the store where the expert belongs.
+        class_names: What a finished expert calls each of its classes -> what the taxonomy calls it,
+            where that is not the same; ``LABEL_0`` and so on need none.
         base: Of the model to fine-tune where there is no finished one. Unset, the profile's.
         text: Of a text expert.
         image: Of a vision expert.
@@ -51,12 +55,15 @@ class ExpertConfig(Settings):
         lora_rank: In place of whole layers, low-rank updates of their linear parts, merged into
             them in the end; 0 for none. Needs the extra ``lora``.
         class_weights: ``balanced`` weighs a class by rows / (classes * rows of the class).
-        shuffle_buffer: Rows an epoch is shuffled within; images are held as they are stored.
+        shuffle_buffer: Rows an epoch is shuffled within.
+        shuffle_bytes: Bytes that these have at most, one row at least; images are held as they are
+            stored, so that large ones are shuffled within fewer rows.
         seed: Decides every random choice.
         fit: The loop's.
     """
 
     model: Annotated[str, Field(min_length=1)] | None = None
+    class_names: dict[str, str] | None = None
     base: Annotated[str, Field(min_length=1)] | None = None
     text: TextRepresentation = TextRepresentation()
     image: ImageRepresentation = ImageRepresentation()
@@ -65,6 +72,7 @@ class ExpertConfig(Settings):
     lora_rank: Annotated[int, Field(ge=0)] = 0
     class_weights: Literal["balanced", "none"] = "balanced"
     shuffle_buffer: Positive = 1024
+    shuffle_bytes: Positive = SHUFFLE_BYTES
     seed: Annotated[int, Field(ge=0)] = 42
     fit: FitConfig = FitConfig(learning_rate=1e-3, batch_size=32, max_epochs=3, patience=2)
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from clipfarm_assets.fusion.options import FusionOptions, StrategyName
 from clipfarm_assets.training.config import FitConfig, Positive, Rate, Settings, Share
+from clipfarm_assets.training.expert_config import SHUFFLE_BYTES
 
 Representation = Literal["hidden", "logits"]
 Loss = Literal["cross_entropy", "binary_cross_entropy"]
@@ -23,7 +24,8 @@ class MemeFusionConfig(Settings):
     Attributes:
         text_representation, image_representation: What of an expert the head sees: its hidden
             state, or its logits. Experts are too sure of rows they were fitted on, so a head that
-            is fitted on their logits trusts them too much: prefer hidden states.
+            is fitted on their logits, which are not cross-fit, trusts them too much: prefer hidden
+            states. The model's notes say so.
         hidden: Width of the head's hidden layer, and of the projections before it.
         dropout: Share of hidden values left out in training.
         strategy: How the modalities' tokens become one vector.
@@ -34,8 +36,9 @@ class MemeFusionConfig(Settings):
         lora_rank: Rank of low-rank updates of the linear parts of all of the experts' layers; 0
             for none. Needs the extra ``lora``.
         expert_learning_rate: Of what is trained of the experts.
-        shuffle_buffer: Rows an epoch is shuffled within; where experts are trained along, images
-            are held as they are stored.
+        shuffle_buffer: Rows an epoch is shuffled within.
+        shuffle_bytes: Bytes that these have at most where experts are trained along, and images are
+            held as they are stored; one row at least.
         seed: Decides every random choice.
         fit: The loop's.
     """
@@ -52,6 +55,7 @@ class MemeFusionConfig(Settings):
     lora_rank: Count = 0
     expert_learning_rate: Rate = 2e-5
     shuffle_buffer: Positive = 1024
+    shuffle_bytes: Positive = SHUFFLE_BYTES
     seed: Annotated[int, Field(ge=0)] = 42
     fit: FitConfig = FitConfig(batch_size=64, patience=8)
 

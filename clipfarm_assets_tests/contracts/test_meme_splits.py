@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from clipfarm_assets.contracts.meme_rows import SPLITS
 from clipfarm_assets.contracts.meme_splits import (
+    MAX_DISTANCE,
     BadSplitRatios,
     BadSplits,
     MemeSplits,
@@ -19,6 +20,7 @@ from clipfarm_assets.contracts.meme_splits import (
     no_group_in_two_splits,
     normalised,
 )
+from clipfarm_assets.storage.images import DEFAULT_LIMITS
 from clipfarm_assets_tests.contracts.meme_kit import meme
 
 WORDS = st.sampled_from(["", "cats", "Cats!", "dogs", "so it is", "so, it IS", "😂", "  "])
@@ -202,6 +204,44 @@ def test_what_was_trained_on_is_never_examined_on():
     assert moved == {test[0]: "train", test[1]: "val"}
 
 
+@given(grouped_rows(), st.data())
+def test_a_meme_that_returns_has_the_split_it_had(made, data):
+    rows, groups = made
+    before = assign_splits(rows, groups)
+    there = [row for row in rows if data.draw(st.booleans())]
+    if len({groups[row.id] for row in there}) < 3:
+        return
+    without = MemeSplits.from_json(assign_splits(there, groups, previous=before).to_json())
+    assert without.split_of.keys() == {row.id for row in there}
+    assert without.ever == before.split_of
+    more = [*there, *(meme(f"new{k}") for k in range(4))]
+    alone = {**groups, **{row.id: row.id for row in more[len(there) :]}}
+    between = assign_splits(more, alone, previous=without)
+    assert between.retired == without.retired
+    after = assign_splits(rows, groups, previous=between)
+    assert after.split_of == before.split_of
+    assert after.retired.keys() == {f"new{k}" for k in range(4)}
+
+
+def test_what_was_once_trained_on_draws_its_new_group_to_train():
+    rows = [meme(f"m{k:02}") for k in range(40)]
+    alone = {row.id: row.id for row in rows}
+    before = assign_splits(rows, alone)
+    gone, tested = before.ids("train")[0], before.ids("test")[0]
+    without = assign_splits([row for row in rows if row.id != gone], alone, previous=before)
+    after = assign_splits(rows, {**alone, gone: "x", tested: "x"}, previous=without)
+    assert (after.split_of[gone], after.split_of[tested]) == ("train", "train")
+
+
+def test_splits_of_before_ids_were_kept_are_read():
+    body = json.loads(stored())
+    del body["retired"], body["max_distance"], body["images"]
+    splits = MemeSplits.from_json(json.dumps(body).encode())
+    assert splits == MemeSplits.from_json(stored())
+    assert (splits.retired, splits.max_distance) == ({}, MAX_DISTANCE)
+    assert splits.images == DEFAULT_LIMITS
+
+
 def test_new_memes_go_where_they_are_lacking():
     rows = [meme(f"m{k:03}") for k in range(100)]
     before = assign_splits(rows[:10], {row.id: row.id for row in rows[:10]})
@@ -254,7 +294,9 @@ def stored(**changes):
 
 def test_the_object_names_ids_by_split():
     body = json.loads(stored())
-    assert {*body} == {"format", "ratios", "seed", "train", "val", "test"}
+    assert {*body} == {
+        "format", "images", "max_distance", "ratios", "retired", "seed", "train", "val", "test",
+    }  # fmt: skip
     assert sorted(i for split in SPLITS for i in body[split]) == [f"m{k}" for k in range(6)]
 
 
@@ -275,6 +317,16 @@ def test_the_object_names_ids_by_split():
         stored(train={"m0": 7}),
         stored(train={"m0": "m0"}, val={"m0": "m0"}),
         stored(train={"m0": "g"}, val={"m1": "g"}),
+        stored(max_distance=None),
+        stored(images={"pixels": 0}),
+        stored(images={"pixels": "many"}),
+        stored(images={"colours": 7}),
+        stored(retired=["a"]),
+        stored(retired={"dev": ["a"]}),
+        stored(retired={"val": {"a": "g"}}),
+        stored(retired={"val": [7]}),
+        stored(retired={"val": ["a"], "test": ["a"]}),
+        stored(retired={"val": ["m0"]}),
     ],
     ids=lambda data: data.decode(errors="replace")[:60],
 )

@@ -8,7 +8,7 @@ import pytest
 from clipfarm_assets.contracts.meme_rows import LEFT_OUT, SPLITS
 from clipfarm_assets.contracts.meme_splits import MemeSplits
 from clipfarm_assets.defs.memes import common
-from clipfarm_assets.defs.memes.data import ShardsConfig
+from clipfarm_assets.defs.memes.data import ShardsConfig, SplitsConfig
 from clipfarm_assets.defs.memes.models import (
     EvaluationRun,
     FusionRun,
@@ -175,6 +175,33 @@ def test_near_duplicates_apart_fail_the_check_and_block(fresh, instance):
     assert "apart" in row["problem"]
 
 
+def test_shards_are_not_packed_with_a_taxonomy_changed_after_the_splits(fresh, instance):
+    before = fresh.objects()
+    swapped = {"labels": {LABEL: ["abuse_hate", "not_abuse_hate"]}, "aliases": {"label": LABEL}}
+    fresh.store.put(fresh.memes.taxonomy_source(), json.dumps(swapped).encode())
+    result = fresh.run(instance, "memes_pack", "val", check=False)
+    assert not result.success
+    assert fresh.objects() == before
+    fresh.run(instance, "memes_split")
+    fresh.run(instance, "memes_pack", "val")
+    (row, _) = table(shown(instance, "shards")["val"]["labels"])
+    assert row["class"] in swapped["labels"][LABEL]
+
+
+def test_images_are_packed_within_the_limits_they_were_hashed_within(fresh, instance):
+    config = {"ops": {"memes__splits": {"config": {"longest_side": 32, "pixels": 1 << 20}}}}
+    fresh.run(instance, "memes_split", config=config)
+    check_alone(fresh, instance, "shards", "shards_match_splits", "val")
+    assert not checked(instance, "shards", "shards_match_splits")["val"][0]
+    fresh.run(instance, "memes_pack", "val")
+    made_with = {
+        row["what"]: row["is"] for row in table(shown(instance, "shards")["val"]["made_with"])
+    }
+    assert (made_with["image_longest_side"], made_with["image_pixels"]) == ("32", str(1 << 20))
+    check_alone(fresh, instance, "shards", "shards_match_splits", "val")
+    assert checked(instance, "shards", "shards_match_splits")["val"][0]
+
+
 def check_alone(bench, instance, asset, name, key=None):
     """One check without its asset."""
     check = dg.AssetCheckKey(dg.AssetKey(["memes", asset]), name)
@@ -330,8 +357,8 @@ def test_the_launchpads_defaults_are_those_of_the_pipeline():
     assert expert_config(TextExpertRun(), "text") == ExpertConfig()
     assert fusion_config(FusionRun()) == MemeFusionConfig()
     assert MemeEvaluationConfig(**EvaluationRun().model_dump()) == MemeEvaluationConfig()
-    assert ShardsConfig().options == ShardOptions()
-    for kind in (TextExpertRun, FusionRun, EvaluationRun, ShardsConfig):
+    assert ShardsConfig().options(SplitsConfig().limits) == ShardOptions()
+    for kind in (TextExpertRun, FusionRun, EvaluationRun, ShardsConfig, SplitsConfig):
         for name, field in kind.model_fields.items():
             assert field.description, name
 

@@ -1,6 +1,7 @@
 """What serves gives the very probabilities of the evaluation, or refuses."""
 
 import io
+from dataclasses import asdict, replace
 
 import numpy as np
 import polars as pl
@@ -9,13 +10,15 @@ from PIL import Image
 
 from clipfarm_assets.encoders.base import ModelMismatch
 from clipfarm_assets.pipelines.memes.evaluation import evaluate
+from clipfarm_assets.pipelines.memes.expert_store import expert_record, publish_expert, version_root
 from clipfarm_assets.pipelines.memes.experts import train_expert
 from clipfarm_assets.pipelines.memes.fusion import train_fusion
-from clipfarm_assets.pipelines.memes.rows import iter_samples
+from clipfarm_assets.pipelines.memes.rows import iter_samples, read_index
 from clipfarm_assets.serving.meme_artifacts import expert_artifacts, fusion_artifacts
 from clipfarm_assets.serving.meme_predictor import load_predictor
 from clipfarm_assets.serving.meme_registry import Candidate, find_version, promote
-from clipfarm_assets.serving.version_list import NoModel
+from clipfarm_assets.serving.version_list import BadRegistry, NoModel
+from clipfarm_assets.storage.images import ImageLimits, rgb_png
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.training.config import FitConfig
 from clipfarm_assets.training.meme_config import MemeEvaluationConfig, MemeFusionConfig
@@ -75,7 +78,9 @@ def memes(trained):
 def serve(trained, system):
     """A predictor of one system, whatever the verdict of these few memes was."""
     store, found, cache = trained
-    text, vision = (expert_artifacts(store, LAYOUT, m, LABEL) for m in ("text", "vision"))
+    text, vision = (
+        expert_artifacts(LAYOUT, expert_record(store, LAYOUT, m, LABEL)) for m in ("text", "vision")
+    )
     head = fusion_artifacts(store, LAYOUT, LABEL, found.fusion.version)
     calibration = found.calibration[system]
     candidate = Candidate(
@@ -156,6 +161,34 @@ def test_other_files_of_one_picture_are_one_picture(trained, memes):
     assert np.array_equal(one.probabilities, other.probabilities)
 
 
+def test_images_are_taken_in_as_those_of_the_shards_were(trained):
+    predictor = serve(trained, "vision")
+    data = np.random.default_rng(5).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(data).save(file, "PNG")
+
+    def within(**limits):
+        version = replace(predictor.version, facts={"image_limits": limits})
+        return replace(predictor, version=version)
+
+    small = within(longest_side=20).predict(images=[file.getvalue()])
+    shrunk = rgb_png(file.getvalue(), ImageLimits(longest_side=20)).data
+    assert np.array_equal(small.probabilities, predictor.predict(images=[shrunk]).probabilities)
+    plain = predictor.predict(images=[file.getvalue()])
+    assert not np.array_equal(small.probabilities, plain.probabilities)
+    with pytest.raises(ValueError, match="120 x 90 pixels, of 100 at most"):
+        within(pixels=100).predict(images=[file.getvalue()])
+    with pytest.raises(BadRegistry, match="must have limits of images"):
+        within(colours=3).predict(images=[file.getvalue()])
+
+
+def test_the_registry_has_the_limits_of_the_shards(trained):
+    store, found, _ = trained
+    index = read_index(store, LAYOUT, "test")
+    assert index.image_limits == asdict(ImageLimits())
+    assert found.served.version.facts["image_limits"] == index.image_limits
+
+
 def test_blank_texts_are_those_of_a_meme_without_words(trained, memes):
     predictor = serve(trained, "fusion")
     blank = predictor.predict(["", " \n"], [memes[0].png] * 2)
@@ -217,8 +250,12 @@ def test_a_file_that_was_tampered_with_is_refused(copied, tmp_path, name, error)
     part, _, file = name.partition("/")
     roots = {
         "fusion": found.fusion.root(LAYOUT),
-        "text": LAYOUT.expert("text", LABEL),
-        "vision": LAYOUT.expert("vision", LABEL),
+        **{
+            modality: version_root(
+                LAYOUT.expert(modality, LABEL), expert_record(store, LAYOUT, modality, LABEL)
+            )
+            for modality in ("text", "vision")
+        },
     }
     key = roots[part] + file
     data = bytearray(store.get(key))
@@ -226,6 +263,17 @@ def test_a_file_that_was_tampered_with_is_refused(copied, tmp_path, name, error)
     store.put(key, bytes(data))
     with pytest.raises(error, match=file if error is BadSnapshot else f"not those of the {part}"):
         load_predictor(store, LAYOUT, label=LABEL, cache_dir=tmp_path / "cache")
+
+
+def test_what_serves_outlives_the_expert_that_replaces_its_own(copied, tmp_path, memes):
+    store, _ = copied
+    before = load_predictor(store, LAYOUT, label=LABEL, cache_dir=tmp_path / "before")
+    record = expert_record(store, LAYOUT, "text", LABEL)
+    files = {"config.json": b"{}", "model.safetensors": b"another"}
+    publish_expert(store, LAYOUT.expert("text", LABEL), record, files)
+    after = load_predictor(store, LAYOUT, label=LABEL, cache_dir=tmp_path / "after")
+    given = [m.txt for m in memes], [m.png for m in memes]
+    assert (after.predict(*given).probabilities == before.predict(*given).probabilities).all()
 
 
 def test_without_a_promoted_model_there_is_no_predictor(tmp_path):

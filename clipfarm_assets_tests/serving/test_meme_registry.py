@@ -231,7 +231,7 @@ def test_a_threshold_of_three_classes_is_refused(folder):
 
 
 def loses(body):
-    body["verdict"]["difference"]["low"] = -0.1
+    body["verdict"]["differences"]["text"]["low"] = -0.1
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from clipfarm_assets.storage.keys import check_key
 from clipfarm_assets.storage.meme_layout import MemeLayout
 
+SHA256 = "0123456789abcdef" * 4
 LABELS = st.from_regex(r"[a-z][a-z0-9_]{0,63}", fullmatch=True)
 
 
@@ -29,8 +30,8 @@ def test_every_key():
         layout.fusion_model("abuse_hate"): "memes/models/mm_fusion/",
         layout.fusion_model("sarcasm"): "memes/models/label=sarcasm/mm_fusion/",
         layout.features_prefix("sarcasm", "v-1"): "memes/features/label=sarcasm/v-1/",
-        layout.features("abuse_hate", "v1", "train", 3): (
-            "memes/features/label=abuse_hate/v1/train/part-000003.npz"
+        layout.features("abuse_hate", "v1", "train", SHA256): (
+            f"memes/features/label=abuse_hate/v1/train/{SHA256}.npz"
         ),
         layout.evaluation("abuse_hate"): "memes/evaluation/label=abuse_hate/",
         layout.registry(): "memes/models/registry.json",
@@ -71,7 +72,7 @@ def test_keys_are_good_ones_and_of_one_label_alone(label, part):
         assert check_key(make(label).removesuffix("/"))
         assert not make(label).startswith(make(other))
     assert check_key(layout.shard("train", part))
-    assert check_key(layout.features(label, "v", "val", part))
+    assert check_key(layout.features(label, "v", "val", SHA256))
 
 
 @pytest.mark.parametrize(
@@ -87,8 +88,10 @@ def test_keys_are_good_ones_and_of_one_label_alone(label, part):
         lambda layout: layout.expert("audio", "abuse_hate"),
         lambda layout: layout.expert("text", "../x"),
         lambda layout: layout.fusion_model("A"),
-        lambda layout: layout.features("abuse_hate", "v/1", "train", 0),
-        lambda layout: layout.features("abuse_hate", "", "train", 0),
+        lambda layout: layout.features("abuse_hate", "v/1", "train", SHA256),
+        lambda layout: layout.features("abuse_hate", "", "train", SHA256),
+        lambda layout: layout.features("abuse_hate", "v", "train", "../x"),
+        lambda layout: layout.features("abuse_hate", "v", "train", SHA256.upper()),
         lambda layout: layout.evaluation("a.b"),
         lambda layout: layout.report("../x.png"),
         lambda _: MemeLayout(prefix=""),

@@ -6,7 +6,6 @@ import dagster as dg
 
 from clipfarm_assets.contracts.checks import Verdict
 from clipfarm_assets.defs.memes import common
-from clipfarm_assets.defs.memes.data import SplitsConfig
 from clipfarm_assets.orchestration import partitions
 from clipfarm_assets.orchestration.checks import WHOLE, Evaluate, promise_check
 from clipfarm_assets.pipelines.deployment import Deployment
@@ -17,8 +16,7 @@ from clipfarm_assets.storage.meme_layout import ExpertModality
 
 
 def _splits_are_grouped(deployment: Deployment, _keys: Sequence[str]) -> Mapping[str, Verdict]:
-    distance = SplitsConfig().max_distance
-    return {WHOLE: promises.splits_are_grouped(deployment.store, deployment.memes, distance)}
+    return {WHOLE: promises.splits_are_grouped(deployment.store, deployment.memes)}
 
 
 def _shards_match_splits(deployment: Deployment, keys: Sequence[str]) -> Mapping[str, Verdict]:

@@ -13,11 +13,11 @@ from clipfarm_assets.orchestration import metadata, partitions
 from clipfarm_assets.orchestration.config_defaults import defaults_from
 from clipfarm_assets.orchestration.each_partition import Made, materialise_each
 from clipfarm_assets.orchestration.resources import DeploymentResource
-from clipfarm_assets.pipelines.memes.manifest import ManifestReport, observe, read_memes
+from clipfarm_assets.pipelines.memes.manifest import ManifestReport, observe
 from clipfarm_assets.pipelines.memes.shard_set import ShardOptions, ShardReport
 from clipfarm_assets.pipelines.memes.shards import write_shards
-from clipfarm_assets.pipelines.memes.splits import SplitReport, make_splits, read_splits
-from clipfarm_assets.storage.images import DEFAULT_LIMITS
+from clipfarm_assets.pipelines.memes.splits import SplitReport, make_splits, read_divided
+from clipfarm_assets.storage.images import DEFAULT_LIMITS, ImageLimits
 
 _MIB = 1 << 20
 _OPTIONS = ShardOptions()
@@ -92,7 +92,29 @@ class SplitsConfig(dg.Config):
         le=31,
         description="Bits of 64 that the perceptual hashes of one image may differ in.",
     )
+    longest_side: int = Field(
+        default=DEFAULT_LIMITS.longest_side,
+        ge=16,
+        le=16_384,
+        description="Pixels; larger images are shrunk to it, and counted.",
+    )
+    pixels: int = Field(
+        default=DEFAULT_LIMITS.pixels,
+        ge=1,
+        description="An image that claims to have more is not decoded, and reported.",
+    )
+    file_mib: int = Field(
+        default=DEFAULT_LIMITS.file_bytes // _MIB,
+        ge=1,
+        le=4096,
+        description="A larger file of an image is not read, and reported.",
+    )
     workers: int = Field(default=4, ge=1, le=256, description="Images hashed at a time.")
+
+    @property
+    def limits(self) -> ImageLimits:
+        """Of images, as the pipeline takes them."""
+        return ImageLimits(self.file_mib * _MIB, self.pixels, self.longest_side)
 
 
 @dg.asset(
@@ -121,6 +143,7 @@ def splits(
             ratios=config.ratios,
             seed=config.seed,
             max_distance=config.max_distance,
+            limits=config.limits,
             workers=config.workers,
             say=common.say(context),
         )
@@ -152,6 +175,8 @@ def _split_metadata(report: SplitReport) -> dict[str, Any]:
         "moved": len(report.moved),
         "moved_memes": metadata.records(moved[:20]),
         "removed": report.removed,
+        "returned": report.returned,
+        "retired": len(report.splits.retired),
         "images_read": report.images_read,
         "images_known": report.images_known,
         "notes": metadata.records([{"note": note} for note in report.notes]),
@@ -161,7 +186,7 @@ def _split_metadata(report: SplitReport) -> dict[str, Any]:
 
 @defaults_from("CLIPFARM_MEME_SHARDS_CONFIG")
 class ShardsConfig(dg.Config):
-    """How shards are cut and images stored."""
+    """How shards are cut."""
 
     shard_rows: int = Field(
         default=_OPTIONS.shard_rows, ge=1, le=1_000_000, description="Most samples of a shard."
@@ -172,36 +197,12 @@ class ShardsConfig(dg.Config):
         le=65_536,
         description="Most MiB of a shard; whoever reads has one in memory.",
     )
-    longest_side: int = Field(
-        default=DEFAULT_LIMITS.longest_side,
-        ge=16,
-        le=16_384,
-        description="Pixels; larger images are shrunk to it, and counted.",
-    )
-    pixels: int = Field(
-        default=DEFAULT_LIMITS.pixels,
-        ge=1,
-        description="An image that claims to have more is not decoded, and reported.",
-    )
-    file_mib: int = Field(
-        default=DEFAULT_LIMITS.file_bytes // _MIB,
-        ge=1,
-        le=4096,
-        description="A larger file of an image is not read, and reported.",
-    )
     workers: int | None = Field(
         default=None, ge=1, le=256, description="Threads that decode and encode; unset, one a core."
     )
 
-    @property
-    def options(self) -> ShardOptions:
-        """As the pipeline takes it."""
-        limits = replace(
-            DEFAULT_LIMITS,
-            file_bytes=self.file_mib * _MIB,
-            pixels=self.pixels,
-            longest_side=self.longest_side,
-        )
+    def options(self, limits: ImageLimits) -> ShardOptions:
+        """As the pipeline takes it, with the limits that images were hashed within."""
         made = ShardOptions(self.shard_rows, self.shard_mib * _MIB, limits)
         return made if self.workers is None else replace(made, workers=self.workers)
 
@@ -224,12 +225,19 @@ def shards(
     """Pack each split of the run."""
     with deployment.open() as opened:
         store, layout = opened.store, opened.memes
-        rows, divided = read_memes(store, layout).rows, read_splits(store, layout)
+        memes, divided = read_divided(store, layout)
 
         def make(key: str) -> Made:
             split = partitions.as_split(key)
             report = write_shards(
-                store, layout, split, rows, divided, config.options, common.say(context)
+                store,
+                layout,
+                split,
+                memes.rows,
+                divided,
+                memes.taxonomy,
+                config.options(divided.images),
+                common.say(context),
             )
             if report.index.problems:
                 context.log.warning(
@@ -256,7 +264,7 @@ def _shard_metadata(report: ShardReport) -> dict[str, Any]:
         "removed": report.removed,
         "labels": metadata.records(
             [
-                {"label": label, "class": number, "samples": n}
+                {"label": label, "class": index.classes[label][number], "samples": n}
                 for label, counts in index.labels.items()
                 for number, n in counts.items()
             ]

@@ -206,7 +206,7 @@ def fusion_model(
         def make(label: str) -> Made:
             common.check_label(opened, label)
             report = train_fusion(opened.store, opened.memes, label, settings, common.say(context))
-            if not report.loss_falls:
+            if report.loss_falls is False:
                 context.log.warning("%s: the training loss did not fall", report.id)
             folder = opened.memes.fusion_model(label)
             return Made(report.id.version, {"key": folder, **_fusion_metadata(report)})
@@ -225,7 +225,8 @@ def _fusion_metadata(report: FusionReport) -> dict[str, Any]:
         **{f"unlabelled/{split}": n for split, n in report.unlabelled.items()},
         **{f"val/{name}": metadata.rounded(v) for name, v in report.metrics["val"].items()},
         **_flat("calibration", report.calibration),
-        "loss_falls": report.loss_falls,
+        "loss_falls": "one epoch tells nothing" if report.loss_falls is None else report.loss_falls,
+        **({"notes": "; ".join(report.notes)} if report.notes else {}),
         "resumed_after": report.resumed_after,
         **shown.curve({"fusion": report.curve}, f"fusion of {experts}"),
         "files": metadata.records(

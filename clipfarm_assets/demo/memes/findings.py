@@ -92,7 +92,9 @@ def look_up(store: ObjectStore, layout: MemeLayout, first_id: str) -> Outcomes:
     images = list_images(store, layout)
     splits = read_splits(store, layout)
     indices = {split: read_index(store, layout, split) for split in SPLITS}
-    hashes = hash_images(store, layout, (row.image for row in memes.rows), images)
+    hashes = hash_images(
+        store, layout, (row.image for row in memes.rows), images, limits=splits.images
+    )
     of_shards = [problem for index in indices.values() for problem in index.problems]
     problems = [*memes.problems, *hashes.problems(layout), *of_shards]
     bad: list[BadSample] = []

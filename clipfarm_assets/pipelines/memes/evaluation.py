@@ -37,6 +37,7 @@ from clipfarm_assets.serving.meme_registry import (
 from clipfarm_assets.serving.version_list import Change
 from clipfarm_assets.storage.meme_layout import EXPERT_MODALITIES, MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
+from clipfarm_assets.training import snapshot
 from clipfarm_assets.training.artifacts import json_bytes
 from clipfarm_assets.training.classification.confidence import Interval, intervals
 from clipfarm_assets.training.classification.metrics import Metric, macro_f1
@@ -145,6 +146,8 @@ def verdict_fields(verdict: FusionVerdict) -> dict[str, Any]:
     """As a JSON object, in words too."""
     return {
         **asdict(verdict),
+        "hardest": verdict.hardest,
+        "difference": asdict(verdict.difference),
         "fusion_wins": verdict.fusion_wins,
         "title": title(verdict),
         "told": str(verdict),
@@ -177,8 +180,9 @@ def evaluate(
     Raises:
         NoMemeModel, NoExpert, UnfinishedExpert: A model is missing.
         OtherExperts: Fusion was fitted on other experts than there are.
+        OtherShards: A model was fitted on other shards of train or val than there are.
         NoShards, NoLabelledRows: Val or test has nothing to judge by.
-        NotServable: A file of the model that is to serve is gone.
+        NotServable: A file of the model that is to serve is gone or is not what was judged.
     """
     started = time.perf_counter()
     config = config or MemeEvaluationConfig()
@@ -188,6 +192,8 @@ def evaluate(
         rows = open_rows(store, layout, label, _JUDGED, cache_dir, say)
         rows.check_labelled()
         found = open_fusion(store, layout, label)
+        shards = found.json(snapshot.CONFIG)["shards"]
+        rows.check_fitted(f"fusion model {found.id}", shards, "memes/fusion_model")
         fused = _fused(rows, found, cache_dir)
     splits, calibration = _judged(rows, found, fused, config)
     experts = rows.titles
@@ -322,7 +328,7 @@ def _candidates(
 ) -> dict[System, Candidate]:
     """The systems, each with everything that serving it reads."""
     store, layout, label = rows.store, rows.layout, rows.label
-    experts = {name: expert_artifacts(store, layout, name, label) for name in EXPERT_MODALITIES}
+    experts = {name: expert_artifacts(layout, record) for name, record in rows.records.items()}
     head = fusion_artifacts(store, layout, label, found.id.version)
     artifacts: dict[System, dict[str, str]] = {
         "text": experts["text"],
@@ -339,7 +345,10 @@ def _candidates(
                 split: {name: each.value for name, each in judged.metrics[system].items()}
                 for split, judged in splits.items()
             },
-            facts={"experts": titles if system == "fusion" else {system: titles[system]}},
+            facts={
+                "experts": titles if system == "fusion" else {system: titles[system]},
+                "image_limits": rows.indices[_DECIDING].image_limits,
+            },
             fusion_version=found.id.version if system == "fusion" else "",
         )
         for system in SYSTEMS

@@ -14,12 +14,11 @@ from clipfarm_assets.encoders.models import (
     resolved_directory,
 )
 from clipfarm_assets.pipelines.memes.expert_store import ModelSource
-from clipfarm_assets.pipelines.memes.rows import ShardsDamaged, iter_samples, read_index
+from clipfarm_assets.pipelines.memes.rows import iter_samples, read_index, refuse_bad_sample
 from clipfarm_assets.pipelines.memes.shard_index import ShardIndex
 from clipfarm_assets.pipelines.progress import Say
 from clipfarm_assets.storage.meme_layout import ExpertModality, MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
-from clipfarm_assets.storage.tar_shards import BadSample
 from clipfarm_assets.training.expert_config import ExpertConfig
 
 if TYPE_CHECKING:
@@ -66,17 +65,23 @@ class LabelledShards:
 
     @classmethod
     def open(
-        cls, store: ObjectStore, layout: MemeLayout, split: Split, label: str, classes: int
+        cls,
+        store: ObjectStore,
+        layout: MemeLayout,
+        split: Split,
+        label: str,
+        classes: tuple[str, ...],
     ) -> "LabelledShards":
         """The split's set of now.
 
         Raises:
             NoShards: There is none yet.
+            OtherClasses: Its numbers stand for others than `classes`.
             NoLabelledRows: It has no rows of the label.
         """
-        index = read_index(store, layout, split)
+        index = read_index(store, layout, split).naming(label, classes)
         found = index.labels.get(label, {})
-        counts = tuple(found.get(number, 0) for number in range(classes))
+        counts = tuple(found.get(number, 0) for number in range(len(classes)))
         if not sum(counts):
             msg = (
                 f"{split} has no rows labelled {label!r} among its {index.rows}: label some, and "
@@ -114,16 +119,6 @@ class LabelledShards:
             number = sample.json["labels"].get(self.label)
             if number is not None:
                 yield getattr(sample, raw), int(number)
-
-
-def refuse_bad_sample(bad: BadSample) -> None:
-    """Stop: what wrote the shards reads every sample before.
-
-    Raises:
-        ShardsDamaged: Always.
-    """
-    msg = f"sample {bad.key} of our own shards can't be read: {bad.why}; materialise memes/shards"
-    raise ShardsDamaged(msg)
 
 
 def named_model(

@@ -1,7 +1,9 @@
 """Experts as they lie in the store: a Hugging Face model directory, and a record that completes it.
 
 ``expert.json`` is written last, so that a directory that somebody else put there, which has none,
-and one whose writing was cut short can be told apart from a whole one.
+and one whose writing was cut short can be told apart from a whole one. The directory that people
+know is replaced by the next expert. A copy beside it, in ``text_expert_versions/`` and named by the
+record, never is: models are opened from there, and what serves is pinned to it.
 """
 
 import json
@@ -19,6 +21,8 @@ from clipfarm_assets.storage.meme_layout import ExpertModality, MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.training.config import Settings
 from clipfarm_assets.training.expert_config import ImageRepresentation, TextRepresentation
+from clipfarm_assets.training.snapshot import Artifact
+from clipfarm_assets.training.snapshot_files import content_problem
 
 RECORD: Final = "expert.json"
 
@@ -63,13 +67,15 @@ class ExpertRecord(Settings):
         is_stand_in: Whether its weights come from seeded ones that stand in for trained ones.
         origin: ``supplied`` by name, ``found`` in the store, or ``fine_tuned`` here.
         source: The finished model, or the base that was fine-tuned.
-        files: Of the directory.
+        files: Of the directory; of one that is being replaced, the old and the new ones.
+        hashes: sha256 of each file that was published.
         weights_sha256: Their hash; see `hash_model_dir`.
         representation: What its hidden state is.
         classes: What its logits are of.
         dim: Length of its hidden state.
         version: Names files and representation: what features are keyed by.
         made_of: Hash of all that decided it.
+        shards: Versions of the sets of shards that it was fitted on, by split; none if it was not.
         rows: Rows that were fitted, by split; and those without the label.
         curve: Of the fit, if there was one.
     """
@@ -82,13 +88,15 @@ class ExpertRecord(Settings):
     is_stand_in: bool
     origin: Origin
     source: ModelSource
-    files: tuple[str, ...]
+    files: tuple[str, ...] = ()
+    hashes: dict[str, str] = Field(default_factory=dict)
     weights_sha256: str
     representation: TextRepresentation | ImageRepresentation = Field(discriminator="modality")
     classes: tuple[str, ...]
     dim: int
     version: str
     made_of: str
+    shards: dict[str, str] = Field(default_factory=dict)
     rows: dict[str, int] = Field(default_factory=dict)
     curve: dict[str, Any] | None = None
 
@@ -113,8 +121,9 @@ def stored_record(store: ObjectStore, root: str) -> ExpertRecord | None:
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         msg = (
-            f"{root}{RECORD} is no record of an expert: {found:.500}; delete it, and materialise "
-            "the expert again"
+            f"{root}{RECORD} is no record of an expert: {found:.500}; delete it and, unless they "
+            "are a finished model to be used as it is, the files beside it, and materialise the "
+            "expert again"
         )
         raise BadRecord(msg) from None
 
@@ -134,7 +143,7 @@ def expert_record(
     if record is None:
         msg = f"there is no {root}{RECORD}: materialise memes/{modality}_expert for {label!r} first"
         raise NoExpert(msg)
-    if record.state != "complete":
+    if record.state != "complete" or record.hashes.keys() != {*record.files}:
         msg = (
             f"the files in {root} are being written, or that was cut short: wait for the run that "
             f"writes them, or materialise memes/{modality}_expert for {label!r} again"
@@ -145,16 +154,83 @@ def expert_record(
 
 def publish_expert(
     store: ObjectStore, root: str, record: ExpertRecord, files: Mapping[str, bytes]
-) -> None:
-    """Write an expert: while its files are replaced, the record says so."""
+) -> ExpertRecord:
+    """Write an expert: while its files are replaced, the record says so.
+
+    Args:
+        store: Where.
+        root: Its directory, with the trailing slash.
+        record: What is known of it; its files and their hashes are set here.
+        files: By path in the directory.
+
+    Returns:
+        The record as it is stored.
+    """
     before = stored_record(store, root)
-    store.put(f"{root}{RECORD}", record.model_copy(update={"state": "writing"}).to_json())
+    hashes = {name: Artifact.of(data).sha256 for name, data in sorted(files.items())}
+    record = record.model_copy(
+        update={"state": "complete", "files": tuple(hashes), "hashes": hashes}
+    )
+    # Whoever comes after a kill knows the old expert's files by this record alone.
+    both = tuple(sorted({*files, *(before.files if before else ())}))
+    writing = record.model_copy(update={"state": "writing", "files": both})
+    kept = version_root(root, record)
+    for name, data in files.items():
+        store.put(f"{kept}{name}", data)
+    store.put(f"{kept}{RECORD}", record.to_json())
+    store.put(f"{root}{RECORD}", writing.to_json())
     for name, data in files.items():
         store.put(f"{root}{name}", data)
-    for name in before.files if before else ():
+    for name in both:
         if name not in files:
             store.delete(f"{root}{name}")
     store.put(f"{root}{RECORD}", record.to_json())
+    return record
+
+
+def version_root(root: str, record: ExpertRecord) -> str:
+    """The folder that holds this very expert for good, with the trailing slash.
+
+    It is beside the directory that people know: in it, its files would be taken for that one's.
+    """
+    name = Artifact.of(record.to_json()).sha256[:16]
+    return f"{root.removesuffix('/')}_versions/{name}/"
+
+
+def version_hashes(root: str, record: ExpertRecord) -> dict[str, str]:
+    """sha256 of each file in `version_root`, by key; the record is one of them."""
+    kept = version_root(root, record)
+    hashes = {**record.hashes, RECORD: Artifact.of(record.to_json()).sha256}
+    return {f"{kept}{name}": sha256 for name, sha256 in sorted(hashes.items())}
+
+
+def damaged_files(store: ObjectStore, root: str, record: ExpertRecord) -> dict[str, str]:
+    """Files people know that are not as published -> what is wrong with them; reads all."""
+    return _damaged(store, {f"{root}{name}": sha256 for name, sha256 in record.hashes.items()})
+
+
+def damaged_version(store: ObjectStore, root: str, record: ExpertRecord) -> dict[str, str]:
+    """The same, of those in `version_root`."""
+    return _damaged(store, version_hashes(root, record))
+
+
+def _damaged(store: ObjectStore, hashes: Mapping[str, str]) -> dict[str, str]:
+    damaged = {}
+    for key, sha256 in hashes.items():
+        try:
+            data = store.get(key)
+        except FileNotFoundError:
+            data = None
+        if problem := content_problem(data, sha256):
+            damaged[key] = problem
+    return damaged
+
+
+def remedy(record: ExpertRecord) -> str:
+    """What to do if the files of an expert in the store were changed."""
+    if record.origin == "found":
+        return f"put back those that were taken, or delete {RECORD} to take those that are there"
+    return f"materialise memes/{record.modality}_expert for {record.label!r} again"
 
 
 def found_files(store: ObjectStore, root: str) -> list[str]:
@@ -173,17 +249,28 @@ def fetch_files(store: ObjectStore, root: str, names: Iterable[str], folder: Pat
 
 
 def expert_folder(
-    store: ObjectStore, layout: MemeLayout, record: ExpertRecord, cache_dir: Path
+    store: ObjectStore,
+    layout: MemeLayout,
+    record: ExpertRecord,
+    cache_dir: Path,
+    root: str | None = None,
 ) -> Path:
     """A whole expert's directory on this machine, fetched into `cache_dir` if it is not there.
 
     Several processes may ask at once: each fetches beside the final name and the first to rename
     wins, so a directory under the final name is always complete.
 
+    Args:
+        store: Where it is.
+        layout: Where there.
+        record: Its record.
+        cache_dir: Folder on this machine; made if absent.
+        root: Its folder in the store; by default its version's.
+
     Raises:
         ModelMismatch: The files are not those that were recorded.
     """
-    root = layout.expert(record.modality, record.label)
+    root = root or version_root(layout.expert(record.modality, record.label), record)
     final = cache_dir / f"expert-{record.weights_sha256}"
     if not final.is_dir():
         cache_dir.mkdir(parents=True, exist_ok=True)
@@ -211,7 +298,7 @@ def _verify(folder: Path, record: ExpertRecord, where: str) -> None:
     if found != record.weights_sha256:
         msg = (
             f"the files in {where} are not those of the {record.modality} expert on record: "
-            f"expected sha256 {record.weights_sha256}, found {found}; materialise it again, delete "
-            f"{RECORD} in the store to take the files there for the expert, or delete a cached copy"
+            f"expected sha256 {record.weights_sha256}, found {found}; if it was replaced "
+            f"meanwhile, run again; if files were changed, {remedy(record)}; delete a cached copy"
         )
         raise ModelMismatch(msg)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from clipfarm_assets.contracts.label_taxonomy import LabelTaxonomy
-from clipfarm_assets.encoders.models import ResolvedModel, resolved_directory
+from clipfarm_assets.encoders.base import ModelMismatch
+from clipfarm_assets.encoders.models import ModelUnavailable, ResolvedModel, resolved_directory
 from clipfarm_assets.pipelines.memes.expert_fit import (
     LabelledShards,
     base_model,
@@ -18,14 +19,18 @@ from clipfarm_assets.pipelines.memes.expert_fit import (
     start_expert,
 )
 from clipfarm_assets.pipelines.memes.expert_store import (
+    RECORD,
     ExpertRecord,
     ModelSource,
     Origin,
+    damaged_files,
+    damaged_version,
     expert_folder,
     expert_record,
     fetch_files,
     found_files,
     publish_expert,
+    remedy,
     stored_record,
 )
 from clipfarm_assets.pipelines.progress import Say, silent
@@ -91,6 +96,7 @@ def train_expert(
         NoLabelledRows: Train or val has no rows of the label.
         LoraUnavailable: Low-rank updates are wanted, and ``peft`` is not installed.
         Diverged: The fit's loss became infinite or NaN.
+        ModelMismatch: A directory that was taken as it was has been changed since.
     """
     key = layout.label_taxonomy()
     classes = LabelTaxonomy.from_json(store.get(key), key).classes(label)
@@ -122,7 +128,31 @@ def open_expert(
         ModelMismatch: Its files are not those on record.
         ModelUnavailable: They cannot be loaded.
     """
-    record = expert_record(store, layout, modality, label)
+    return load_expert(
+        store, layout, expert_record(store, layout, modality, label), cache_dir, device
+    )
+
+
+def load_expert(
+    store: ObjectStore,
+    layout: MemeLayout,
+    record: ExpertRecord,
+    cache_dir: Path,
+    device: "torch.device | str" = "cpu",
+) -> "TextExpert | VisionExpert":
+    """Load the very expert of a record, whatever there is by now.
+
+    Args:
+        store: Where it is.
+        layout: Where there.
+        record: As it was read before.
+        cache_dir: Folder for its files on this machine; made if absent.
+        device: Where it runs.
+
+    Raises:
+        ModelMismatch: Its files are not those on record.
+        ModelUnavailable: They cannot be loaded.
+    """
     folder = expert_folder(store, layout, record, cache_dir)
     return _load(record.representation, folder, record.name, device)
 
@@ -155,10 +185,7 @@ class _Maker:
     def make(self) -> ExpertReport:
         if (named := named_model(self.modality, self.config, self.source)) is not None:
             return self._finished(named, "supplied")
-        if self.before is None:
-            names = found_files(self.store, self.root)
-        else:
-            names = list(self.before.files) if self.before.origin == "found" else []
+        names = self._found()
         if not names:
             return self._fine_tuned()
         self._say(f"the model directory at {self.root} is taken as it is")
@@ -167,17 +194,43 @@ class _Maker:
             found = resolved_directory(Path(folder), f"{self.modality}_expert")
             return self._finished(found, "found")
 
+    def _found(self) -> list[str]:
+        """Files of a model directory that somebody put there.
+
+        Raises:
+            ModelMismatch: They are not those that were taken before: damaged, or meant as another.
+        """
+        before = self.before
+        if before is None:
+            return found_files(self.store, self.root)
+        if before.origin != "found":
+            return []
+        if damaged := damaged_files(self.store, self.root, before):
+            told = "; ".join(f"{key} {problem}" for key, problem in damaged.items())
+            msg = f"the model directory at {self.root}: {told}; {remedy(before)}"
+            raise ModelMismatch(msg)
+        return list(before.hashes or before.files)
+
     def _finished(self, resolved: ResolvedModel, origin: Origin) -> ExpertReport:
         """Take a finished model as it is."""
         from clipfarm_assets.training.experts.loading import check_classes
         from clipfarm_assets.training.experts.saving import read_model_files
 
+        if (resolved.path / RECORD).exists():
+            msg = (
+                f"{resolved.path} is an expert of a store, fitted on memes of its own as its "
+                f"{RECORD} says: to use it here as it is, name a copy without that file"
+            )
+            raise ModelUnavailable(msg)
         source = _source(resolved)
-        made_of = self._made_of({"origin": origin, "source": source.model_dump()})
+        names = self.config.class_names
+        made_of = self._made_of(
+            {"origin": origin, "source": source.model_dump(), "class_names": names}
+        )
         if (there := self._there(made_of)) is not None:
             return there
         expert = _load(self.representation, resolved.path, resolved.name)
-        check_classes(expert.classes, self.classes, resolved.name)
+        check_classes(expert.classes, self.classes, resolved.name, names)
         record = self._record(resolved, source, origin, made_of, expert.dim)
         return self._publish(record, read_model_files(resolved.path))
 
@@ -187,7 +240,7 @@ class _Maker:
         from clipfarm_assets.training.networks.fit import StoredCheckpoint
 
         train, val = (
-            LabelledShards.open(self.store, self.layout, split, self.label, len(self.classes))
+            LabelledShards.open(self.store, self.layout, split, self.label, self.classes)
             for split in ("train", "val")
         )
         with tempfile.TemporaryDirectory(prefix="clipfarm-expert-") as name:
@@ -220,7 +273,7 @@ class _Maker:
             "train_unlabelled": train.unlabelled,
             "val_unlabelled": val.unlabelled,
         }
-        fitted = {"rows": rows, "curve": curve.to_fields()}
+        fitted = {"shards": shards, "rows": rows, "curve": curve.to_fields()}
         report = self._publish(record.model_copy(update=fitted), files)
         checkpoint.clear()
         return report
@@ -240,8 +293,13 @@ class _Maker:
         before = self.before
         if before is None or before.state != "complete" or before.made_of != made_of:
             return None
-        names = {info.key.removeprefix(self.root) for info in self.store.list(self.root)}
-        if not set(before.files) <= names:
+        if before.hashes.keys() != {*before.files}:
+            return None
+        damaged = damaged_files(self.store, self.root, before)
+        damaged |= damaged_version(self.store, self.root, before)
+        if damaged:
+            told = "; ".join(f"{key} {problem}" for key, problem in damaged.items())
+            self._say(f"it is made again: {told}")
             return None
         self._say("it is there, made of the same")
         return ExpertReport(before, reused=True)
@@ -263,7 +321,6 @@ class _Maker:
             is_stand_in=resolved.is_stand_in,
             origin=origin,
             source=source,
-            files=(),
             weights_sha256=resolved.weights_sha256,
             representation=self.representation,
             classes=self.classes,
@@ -273,16 +330,14 @@ class _Maker:
         )
 
     def _publish(self, record: ExpertRecord, files: Mapping[str, bytes]) -> ExpertReport:
-        record = record.model_copy(update={"files": tuple(sorted(files))})
-        publish_expert(self.store, self.root, record, files)
-        return ExpertReport(record, reused=False)
+        return ExpertReport(publish_expert(self.store, self.root, record, files), reused=False)
 
     def _say(self, line: str) -> None:
         self.say(f"{self.modality} expert of {self.label}: {line}")
 
 
 # Settings that `made_of` has in another form, or that decide nothing of a fit.
-_ELSEWHERE: Final = {"model", "base", "text", "image"}
+_ELSEWHERE: Final = {"model", "class_names", "base", "text", "image"}
 
 
 def _source(resolved: ResolvedModel) -> ModelSource:

@@ -1,8 +1,8 @@
 """What frozen experts say of every meme: one npz a shard, computed once.
 
-An object belongs to an expert's version and to one shard, and neither ever changes under its name.
-So it is written once, a run that was stopped goes on with the shards that lack one, and another
-fusion model of the same experts costs no forward of theirs.
+An object belongs to an expert's version and to one shard, and is named by the hashes of both. So it
+is written once, a run that was stopped goes on with the shards that lack one, and another fusion
+model of the same experts costs no forward of theirs.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from clipfarm_assets.contracts.meme_rows import Split
 from clipfarm_assets.pipelines.flow import ordered_map
-from clipfarm_assets.pipelines.memes.expert_fit import refuse_bad_sample
-from clipfarm_assets.pipelines.memes.rows import iter_samples, read_index
+from clipfarm_assets.pipelines.memes.rows import iter_samples, read_index, refuse_bad_sample
 from clipfarm_assets.pipelines.memes.shard_index import ShardEntry, ShardIndex
 from clipfarm_assets.pipelines.progress import Progress, Say, silent
 from clipfarm_assets.storage.meme_layout import ExpertModality, MemeLayout
@@ -100,6 +99,7 @@ def write_features(
     label: str,
     split: Split,
     *,
+    index: ShardIndex | None = None,
     say: Say = silent,
 ) -> FeatureReport:
     """Compute what an expert says of a split's shards, where it is not there yet.
@@ -113,6 +113,7 @@ def write_features(
         expert: Opened by `open_expert`.
         label: Which label the rows' classes are of.
         split: Which split.
+        index: The set of shards; by default that of now.
         say: Told how far it is.
 
     Raises:
@@ -120,13 +121,13 @@ def write_features(
         ShardsChanged, ShardsDamaged: See `iter_samples`.
         BadShard: Features that are there cannot be read.
     """
-    index = read_index(store, layout, split)
+    index = read_index(store, layout, split) if index is None else index
     version = expert.version
     there = {info.key for info in store.list(layout.features_prefix(label, version))}
     progress = Progress(f"{expert.modality} features of {split}", index.rows, say)
     written = labelled = tokens_cut = texts_cut = 0
     for position, shard in enumerate(index.shards):
-        key = layout.features(label, version, split, shard.part)
+        key = layout.features(label, version, split, shard.sha256)
         if key not in there or _shard_of(store.get(key), key) != shard.sha256:
             samples = list(
                 iter_samples(
@@ -183,7 +184,7 @@ def iter_features(
     """
     index = read_index(store, layout, split) if index is None else index
     for shard in index.shards:
-        yield _read(store, layout.features(label, version, split, shard.part), shard)
+        yield _read(store, layout.features(label, version, split, shard.sha256), shard)
 
 
 def iter_paired_features(
@@ -209,7 +210,7 @@ def iter_paired_features(
     index = read_index(store, layout, split)
     for shard in index.shards:
         yield {
-            modality: _read(store, layout.features(label, version, split, shard.part), shard)
+            modality: _read(store, layout.features(label, version, split, shard.sha256), shard)
             for modality, version in versions.items()
         }
 
@@ -273,7 +274,7 @@ def _read(store: ObjectStore, key: str, shard: ShardEntry) -> ShardFeatures:
         raise NoFeatures(msg) from None
     arrays = _arrays(data, key, _ARRAYS)
     if str(arrays.pop("shard_sha256")) != shard.sha256:
-        msg = f"{key} is of another shard {shard.part}, replaced since: write the features again"
+        msg = f"{key} is of another shard than its name says: write the features again"
         raise NoFeatures(msg)
     lengths = {name: len(array) for name, array in arrays.items()}
     if set(lengths.values()) != {shard.rows}:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from clipfarm_assets.contracts.meme_rows import Split
 from clipfarm_assets.pipelines.memes.calibrated import Calibration
 from clipfarm_assets.pipelines.memes.expert_store import ExpertRecord
-from clipfarm_assets.pipelines.memes.fusion_rows import FusionRows, open_rows
+from clipfarm_assets.pipelines.memes.fusion_rows import FITTED, FusionRows, open_rows
 from clipfarm_assets.pipelines.progress import Say, silent
 from clipfarm_assets.storage.meme_layout import EXPERT_MODALITIES, ExpertModality, MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
@@ -41,7 +41,6 @@ METRICS: Final = "metrics.json"
 CURVES: Final = "curves.json"
 CALIBRATION: Final = "calibration.json"
 
-_FITTED: Final[tuple[Split, Split]] = ("train", "val")
 _CHECKPOINT: Final = "checkpoint.safetensors"
 
 
@@ -63,6 +62,7 @@ class FusionReport:
         metrics: ``metrics.json``.
         curve: ``curves.json``, of the network ``fusion``.
         calibration: ``calibration.json``.
+        notes: What of it is to be taken with care.
         resumed_after: Epochs that a killed run had done before.
         discarded: Checkpoints that were of no use.
         seconds: Wall time.
@@ -77,15 +77,16 @@ class FusionReport:
     metrics: Mapping[str, Any]
     curve: Mapping[str, Any]
     calibration: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
     resumed_after: int = 0
     discarded: int = 0
     seconds: float = 0.0
 
     @property
-    def loss_falls(self) -> bool:
-        """Whether the last epoch's mean train loss is below the first one's."""
+    def loss_falls(self) -> bool | None:
+        """Whether the last epoch's mean train loss is below the first one's; None of one epoch."""
         losses = self.curve["train_loss"]
-        return bool(losses[-1] < losses[0])
+        return bool(losses[-1] < losses[0]) if len(losses) > 1 else None
 
 
 def train_fusion(
@@ -114,6 +115,7 @@ def train_fusion(
 
     Raises:
         NoExpert, UnfinishedExpert: An expert is missing.
+        OtherShards: An expert was fitted on other shards of these splits.
         NoShards, NoLabelledRows: There is nothing to fit or to stop on.
         ValueError: Binary cross entropy is asked for, of more than two classes.
         LoraUnavailable, NoLayers: See `learning_encoders`.
@@ -141,7 +143,7 @@ def load_fusion(
         layout: Where there.
         found: Its snapshot.
         cache_dir: Folder for experts' files on this machine.
-        records: Of the experts that there are.
+        records: Of the experts that it is to be used with; those very ones are loaded.
 
     Raises:
         OtherExperts: It was fitted on others.
@@ -163,9 +165,16 @@ def load_fusion(
                 f"{architecture.label!r} again"
             )
             raise OtherExperts(msg)
+        if records[name].classes != architecture.classes:
+            msg = (
+                f"fusion model {found.id} tells {', '.join(architecture.classes)}, and the {name} "
+                f"expert {', '.join(records[name].classes)}: materialise memes/fusion_model for "
+                f"partition {architecture.label!r} again"
+            )
+            raise OtherExperts(msg)
 
     def encoders(architecture: FusionArchitecture) -> Mapping[str, Any]:
-        experts = _open_experts(store, layout, architecture.label, cache_dir)
+        experts = _load_experts(store, layout, records, cache_dir)
         return learning_encoders(architecture, experts, 0)
 
     return FusionModel.load(found.read, encoders)
@@ -185,7 +194,7 @@ class _Run:
 
     def report(self, started: float) -> FusionReport:
         """Find the model, or make it."""
-        rows = open_rows(self.store, self.layout, self.label, _FITTED, self.cache_dir, self.say)
+        rows = open_rows(self.store, self.layout, self.label, FITTED, self.cache_dir, self.say)
         used = self._config_used(rows)
         model_id = FusionId(self.label, snapshot.data_version(used))
         curve = None
@@ -197,19 +206,31 @@ class _Run:
         except NoMemeModel:
             found, curve = self._make(model_id, json_bytes(used), rows, started)
         mirror(found)
+        notes = self._notes()
+        for note in notes:
+            self.say(note)
         return FusionReport(
             id=model_id,
             manifest=found.manifest,
             reused=curve is None,
             experts=rows.titles,
-            rows={split: rows.counts_by_name(split) for split in _FITTED},
-            unlabelled={split: rows.unlabelled(split) for split in _FITTED},
+            rows={split: rows.counts_by_name(split) for split in FITTED},
+            unlabelled={split: rows.unlabelled(split) for split in FITTED},
             metrics=found.json(METRICS),
             curve=found.json(CURVES)["fusion"],
             calibration=found.json(CALIBRATION),
+            notes=notes,
             resumed_after=curve.resumed_after if curve else 0,
             discarded=curve.discarded if curve else 0,
             seconds=time.perf_counter() - started,
+        )
+
+    def _notes(self) -> tuple[str, ...]:
+        return tuple(
+            f"the {name} expert's logits are not cross-fit: of rows of train that the expert was "
+            "fitted on it is too sure, and fusion trusts it too much; prefer its hidden states"
+            for name, kind in self.config.representations.items()
+            if kind == "logits"
         )
 
     def _config_used(self, rows: FusionRows) -> dict[str, Any]:
@@ -227,7 +248,7 @@ class _Run:
                 }
                 for name, record in rows.records.items()
             },
-            "shards": {split: rows.indices[split].version for split in _FITTED},
+            "shards": {split: rows.indices[split].version for split in FITTED},
             "git_sha": git_sha(),
             "versions": package_versions(),
         }
@@ -248,8 +269,9 @@ class _Run:
         values = calibration.probabilities(logits)
         metrics = {
             "val": classification_metrics(labels, values, calibration.cut),
-            "rows": {split: rows.counts_by_name(split) for split in _FITTED},
-            "unlabelled": {split: rows.unlabelled(split) for split in _FITTED},
+            "rows": {split: rows.counts_by_name(split) for split in FITTED},
+            "unlabelled": {split: rows.unlabelled(split) for split in FITTED},
+            "notes": list(self._notes()),
         }
         artifacts = {
             **model.artifacts(),
@@ -286,12 +308,12 @@ class _Run:
         extra: dict[str, Any] = {}
         if config.are_experts_frozen:
             network = fusion_head.build_network(architecture, config.seed)
-            train, val = (rows.stored_batches(s, config, representations) for s in _FITTED)
+            train, val = (rows.stored_batches(s, config, representations) for s in FITTED)
         else:
-            experts = _open_experts(self.store, self.layout, self.label, self.cache_dir)
+            experts = _load_experts(self.store, self.layout, rows.records, self.cache_dir)
             encoders = fusion_encoders.learning_encoders(architecture, experts, config.seed)
             network = fusion_head.build_network(architecture, config.seed, encoders)
-            train, val = (rows.sample_batches(s, config, experts) for s in _FITTED)
+            train, val = (rows.sample_batches(s, config, experts) for s in FITTED)
             groups = fusion_encoders.expert_groups(experts, config.expert_learning_rate)
             extra = {"groups": groups, "clip_norm": _CLIP_NORM}
         curve = fusion_head.fit_fusion(
@@ -311,12 +333,15 @@ _CLIP_NORM: Final = 1.0
 """Longest gradient where experts are trained along: a fresh head's would otherwise spoil them."""
 
 
-def _open_experts(
-    store: ObjectStore, layout: MemeLayout, label: str, cache_dir: Path
+def _load_experts(
+    store: ObjectStore,
+    layout: MemeLayout,
+    records: Mapping[ExpertModality, ExpertRecord],
+    cache_dir: Path,
 ) -> dict[Any, Any]:
-    from clipfarm_assets.pipelines.memes.experts import open_expert
+    from clipfarm_assets.pipelines.memes.experts import load_expert
 
     return {
-        modality: open_expert(store, layout, modality, label, cache_dir)
+        modality: load_expert(store, layout, records[modality], cache_dir)
         for modality in EXPERT_MODALITIES
     }

@@ -3,18 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipfarm_assets.contracts.label_taxonomy import LabelTaxonomy
 from clipfarm_assets.contracts.meme_rows import Split
-from clipfarm_assets.pipelines.memes.expert_fit import NoLabelledRows, refuse_bad_sample
+from clipfarm_assets.pipelines.memes.expert_fit import NoLabelledRows
 from clipfarm_assets.pipelines.memes.expert_store import ExpertRecord, expert_record
 from clipfarm_assets.pipelines.memes.features import UNLABELLED, iter_features, write_features
-from clipfarm_assets.pipelines.memes.rows import iter_samples, read_index
-from clipfarm_assets.pipelines.memes.shard_index import ShardIndex
+from clipfarm_assets.pipelines.memes.rows import iter_samples, read_index, refuse_bad_sample
+from clipfarm_assets.pipelines.memes.shard_index import OtherClasses, ShardIndex
 from clipfarm_assets.pipelines.progress import Say
 from clipfarm_assets.storage.meme_layout import EXPERT_MODALITIES, ExpertModality, MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from clipfarm_assets.training.networks.fit import StreamedBatches
 
 Vectors = NDArray[np.float32]
+
+FITTED: Final[tuple[Split, Split]] = ("train", "val")
+"""Splits that models are fitted on; stopping and calibrating are fitting too."""
+
+
+class OtherShards(ValueError):  # noqa: N818
+    """A model was fitted on other shards than there are now: perhaps on what is to judge it."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ class FusionRows:
         classes: Names of its classes.
         records: Of the experts.
         indices: Of the shards, by split.
+        fitted: Versions of the shards that models are to be fitted on, by split.
         cache_dir: Folder for experts' files on this machine.
         say: Told how far missing features are.
     """
@@ -79,6 +87,7 @@ class FusionRows:
     classes: tuple[str, ...]
     records: Mapping[ExpertModality, ExpertRecord]
     indices: Mapping[Split, ShardIndex]
+    fitted: Mapping[Split, str]
     cache_dir: Path
     say: Say
 
@@ -102,6 +111,28 @@ class FusionRows:
     def unlabelled(self, split: Split) -> int:
         """Rows without the label."""
         return self.indices[split].rows - sum(self.counts(split))
+
+    def check_fitted(self, model: str, shards: Mapping[str, str], asset: str) -> None:
+        """Refuse a model that was fitted on other shards than there are.
+
+        Memes may have changed places since: what it was fitted on may be what it is judged on.
+
+        Args:
+            model: What it is called.
+            shards: Versions of those that it was fitted on, by split.
+            asset: What makes it again.
+
+        Raises:
+            OtherShards: It was; names the splits.
+        """
+        others = [split for split in FITTED if shards.get(split) != self.fitted[split]]
+        if others:
+            msg = (
+                f"{model} was fitted on other shards of {' and '.join(others)} than there are now, "
+                "so that memes it was fitted on may be among those that judge it: materialise "
+                f"{asset} for partition {self.label!r} again"
+            )
+            raise OtherShards(msg)
 
     def check_labelled(self) -> None:
         """Refuse splits without any row of the label.
@@ -202,14 +233,13 @@ class FusionRows:
                 yield from stored_rows(part.values(representations), part.present, part.labels)
 
         is_train = split == "train"
-        experts = " and ".join(record.version for record in self.records.values())
         return StreamedBatches(
             rows,
             sum(self.counts(split)),
             config.fit.batch_size if is_train else BLOCK_ROWS,
             config.shuffle_buffer if is_train else 0,
-            collate_stored,
-            f"{self.label} of {self.indices[split].version} by {experts}",
+            collate=collate_stored,
+            source=f"{self.label} of {self.indices[split].version} by {self._versions}",
             part=split,
         )
 
@@ -229,10 +259,17 @@ class FusionRows:
             sum(self.counts(split)),
             config.fit.batch_size if is_train else EVALUATED_ROWS,
             config.shuffle_buffer if is_train else 0,
-            CollateMemes(experts, is_padded_in_full=not is_train),
-            f"{self.label} of {self.indices[split].version}",
+            shuffle_bytes=config.shuffle_bytes if is_train else None,
+            size_of=lambda row: len(row.image) + len(row.text.encode()),
+            collate=CollateMemes(experts, is_padded_in_full=not is_train),
+            source=f"{self.label} of {self.indices[split].version} by {self._versions}",
             part=split,
         )
+
+    @property
+    def _versions(self) -> str:
+        """Of the experts, which also name tokenizers and image processors."""
+        return " and ".join(record.version for record in self.records.values())
 
     def fused(
         self, split: Split, model: "FusionModel", seen: Sequence[bool] = (True, True)
@@ -274,18 +311,26 @@ class FusionRows:
 
     def _write_missing(self, split: Split) -> None:
         """Compute features of the experts where a shard has none."""
-        from clipfarm_assets.pipelines.memes.experts import open_expert
+        from clipfarm_assets.pipelines.memes.experts import load_expert
 
-        for name, record in self.records.items():
+        for record in self.records.values():
             prefix = self.layout.features_prefix(self.label, record.version)
             there = {info.key for info in self.store.list(prefix)}
             wanted = {
-                self.layout.features(self.label, record.version, split, shard.part)
+                self.layout.features(self.label, record.version, split, shard.sha256)
                 for shard in self.indices[split].shards
             }
             if not wanted <= there:
-                expert: Any = open_expert(self.store, self.layout, name, self.label, self.cache_dir)
-                write_features(self.store, self.layout, expert, self.label, split, say=self.say)
+                expert: Any = load_expert(self.store, self.layout, record, self.cache_dir)
+                write_features(
+                    self.store,
+                    self.layout,
+                    expert,
+                    self.label,
+                    split,
+                    index=self.indices[split],
+                    say=self.say,
+                )
 
 
 def open_rows(
@@ -301,16 +346,34 @@ def open_rows(
     Raises:
         NoExpert, UnfinishedExpert: An expert is missing.
         NoShards: A split has no shards.
+        OtherClasses: Shards or an expert have other classes of the label than the taxonomy.
+        OtherShards: An expert was fitted on others of train or val.
         ValueError: There is no such label.
     """
     key = layout.label_taxonomy()
-    return FusionRows(
+    classes = LabelTaxonomy.from_json(store.get(key), key).classes(label)
+    records = {name: expert_record(store, layout, name, label) for name in EXPERT_MODALITIES}
+    for name, record in records.items():
+        if record.classes != classes:
+            msg = (
+                f"the {name} expert of {label!r} must tell {', '.join(classes)}, in this order: it "
+                f"tells {', '.join(record.classes)}; materialise memes/{name}_expert again"
+            )
+            raise OtherClasses(msg)
+    indices = {split: read_index(store, layout, split) for split in {*FITTED, *splits}}
+    rows = FusionRows(
         store,
         layout,
         label,
-        LabelTaxonomy.from_json(store.get(key), key).classes(label),
-        {name: expert_record(store, layout, name, label) for name in EXPERT_MODALITIES},
-        {split: read_index(store, layout, split) for split in splits},
+        classes,
+        records,
+        {split: indices[split].naming(label, classes) for split in splits},
+        {split: indices[split].version for split in FITTED},
         cache_dir,
         say,
     )
+    for name, record in rows.records.items():
+        if record.origin == "fine_tuned":
+            told = f"the {name} expert {record.version}"
+            rows.check_fitted(told, record.shards, f"memes/{name}_expert")
+    return rows

@@ -1,13 +1,15 @@
 """The perceptual hash of every image, each computed once.
 
-What was found is kept in one parquet object, by image. Nobody reads an image again that has the
-size it had: images are taken not to change in place, as their names say what they are.
+What was found is kept in one parquet object, by image, with the limits it was found under. Nobody
+reads an image again that has the size it had: images are taken not to change in place, as their
+names say what they are.
 """
 
 import hashlib
 from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -18,7 +20,7 @@ from clipfarm_assets.contracts.meme_rows import RowProblem
 from clipfarm_assets.pipelines.flow import ordered_map
 from clipfarm_assets.pipelines.memes.manifest import IMAGE_NOT_FOUND
 from clipfarm_assets.pipelines.progress import Progress, Say, silent
-from clipfarm_assets.storage.images import DEFAULT_LIMITS, BadImage, decode_rgb
+from clipfarm_assets.storage.images import DEFAULT_LIMITS, BadImage, ImageLimits, decode_rgb
 from clipfarm_assets.storage.meme_layout import MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.storage.tables import BadTable, parquet_to_table, table_to_parquet
@@ -118,6 +120,7 @@ def hash_images(
     images: Iterable[str],
     sizes: Mapping[str, int],
     *,
+    limits: ImageLimits = DEFAULT_LIMITS,
     workers: int = 4,
     say: Say = silent,
 ) -> ImageHashes:
@@ -130,6 +133,8 @@ def hash_images(
         layout: Where there.
         images: Paths, as rows name them.
         sizes: Path -> size in bytes of every image there is; see `list_images`.
+        limits: Of images; those they are packed with, or what is packed has no hash. Hashes on
+            record that were made with others are made again.
         workers: Images decoded, and fetched, at a time.
         say: Told how far it is.
 
@@ -137,7 +142,8 @@ def hash_images(
         Every one of `images`; those that are not there or can't be decoded with the reason.
     """
     wanted = sorted(set(images))
-    recorded = _recorded(store, layout, say)
+    made_as = _made_as(limits)
+    recorded = _recorded(store, layout, made_as, say)
     found: dict[str, HashedImage] = {}
     to_read: list[str] = []
     for image in wanted:
@@ -147,8 +153,8 @@ def hash_images(
             found[image] = HashedImage(image, -1, problem=IMAGE_NOT_FOUND, detail=detail)
         elif before and before.size == size:
             found[image] = before
-        elif size > DEFAULT_LIMITS.file_bytes:
-            detail = f"it has {size} bytes, of {DEFAULT_LIMITS.file_bytes} at most"
+        elif size > limits.file_bytes:
+            detail = f"it has {size} bytes, of {limits.file_bytes} at most"
             found[image] = HashedImage(image, size, problem=IMAGE_TOO_LARGE, detail=detail)
         else:
             to_read.append(image)
@@ -159,7 +165,7 @@ def hash_images(
         closing(store.get_many(keys, workers)) as objects,
         closing(
             ordered_map(
-                _hashed,
+                partial(_hashed, limits=limits),
                 zip(to_read, objects, strict=True),
                 workers=workers,
                 ahead=2 * workers,
@@ -170,19 +176,26 @@ def hash_images(
             found[result.image] = result
             progress.step()
             if progress.done % _SAVED_EVERY == 0:
-                _save(store, layout, found)
+                _save(store, layout, made_as, found)
     if _there(found) != recorded:
-        _save(store, layout, found)
+        _save(store, layout, made_as, found)
     return ImageHashes({image: found[image] for image in wanted}, len(to_read), known)
 
 
-def _hashed(item: tuple[str, tuple[str, bytes | FileNotFoundError]]) -> HashedImage:
+def _made_as(limits: ImageLimits) -> str:
+    told = (f"{name}={value}" for name, value in asdict(limits).items())
+    return f"{_VERSION} {' '.join(told)}"
+
+
+def _hashed(
+    item: tuple[str, tuple[str, bytes | FileNotFoundError]], limits: ImageLimits
+) -> HashedImage:
     image, (_, data) = item
     if isinstance(data, FileNotFoundError):
         return HashedImage(image, -1, problem=IMAGE_NOT_FOUND, detail=str(data))
     known = HashedImage(image, len(data), hashlib.sha256(data).hexdigest())
     try:
-        phash = perceptual_hash(decode_rgb(data)[0])
+        phash = perceptual_hash(decode_rgb(data, limits)[0])
     except BadImage as error:
         return replace(known, problem=IMAGE_CORRUPT, detail=str(error))
     if phash is None:
@@ -191,7 +204,9 @@ def _hashed(item: tuple[str, tuple[str, bytes | FileNotFoundError]]) -> HashedIm
     return replace(known, phash=phash)
 
 
-def _recorded(store: ObjectStore, layout: MemeLayout, say: Say) -> dict[str, HashedImage]:
+def _recorded(
+    store: ObjectStore, layout: MemeLayout, made_as: str, say: Say
+) -> dict[str, HashedImage]:
     """What is known from before; nothing, if that was made another way or can't be read."""
     key = layout.image_hashes()
     try:
@@ -202,17 +217,19 @@ def _recorded(store: ObjectStore, layout: MemeLayout, say: Say) -> dict[str, Has
         say(f"{key} is not readable, so all images are hashed again: {error}")
         return {}
     version = (table.schema.metadata or {}).get(_VERSION_KEY.encode(), b"").decode()
-    if version != _VERSION:
-        say(f"{key} has hashes of {version or 'no version'}, all are made again as {_VERSION}")
+    if version != made_as:
+        say(f"{key} has hashes of {version or 'no version'}, all are made again as {made_as}")
         return {}
     return {row["image"]: HashedImage(**row) for row in table.to_pylist()}
 
 
-def _save(store: ObjectStore, layout: MemeLayout, found: Mapping[str, HashedImage]) -> None:
+def _save(
+    store: ObjectStore, layout: MemeLayout, made_as: str, found: Mapping[str, HashedImage]
+) -> None:
     """Keep what is known of the images that are there; the same knowledge is the same bytes."""
     rows = [asdict(known) for _, known in sorted(_there(found).items())]
     table = pa.Table.from_pylist(rows, SCHEMA)
-    store.put(layout.image_hashes(), table_to_parquet(table, {_VERSION_KEY: _VERSION}))
+    store.put(layout.image_hashes(), table_to_parquet(table, {_VERSION_KEY: made_as}))
 
 
 def _there(found: Mapping[str, HashedImage]) -> dict[str, HashedImage]:

@@ -1,22 +1,22 @@
 """The promises about memes, as functions from what is stored to findings; shown as asset checks."""
 
 import json
-import tempfile
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any, Final
 
 from clipfarm_assets.contracts.checks import Finding, Verdict
 from clipfarm_assets.contracts.meme_rows import SPLITS, MemeRow, RowProblem, Split
 from clipfarm_assets.contracts.meme_splits import MemeSplits, near_duplicate_groups
-from clipfarm_assets.encoders.base import ModelMismatch
 from clipfarm_assets.pipelines.memes.evaluation import METRICS
 from clipfarm_assets.pipelines.memes.expert_store import (
     BadRecord,
     NoExpert,
     UnfinishedExpert,
-    expert_folder,
+    damaged_files,
+    damaged_version,
     expert_record,
+    remedy,
 )
 from clipfarm_assets.pipelines.memes.hashes import hash_images
 from clipfarm_assets.pipelines.memes.manifest import list_images, read_memes
@@ -31,13 +31,8 @@ from clipfarm_assets.training.snapshot import MANIFEST, BadSnapshot
 _NOT_YET: Final = "materialise it first"
 
 
-def splits_are_grouped(store: ObjectStore, layout: MemeLayout, max_distance: int) -> Verdict:
-    """Every row has a split, and near-duplicates, found anew, are in one.
-
-    Args:
-        store: Where the memes are.
-        layout: Where there.
-        max_distance: Of perceptual hashes; see `near_duplicate_groups`.
+def splits_are_grouped(store: ObjectStore, layout: MemeLayout) -> Verdict:
+    """Every row has a split, and near-duplicates, found anew as the splits' run did, are in one.
 
     Raises:
         NoMemes, NoMemeRows, BadTaxonomy: See `read_memes`.
@@ -46,21 +41,26 @@ def splits_are_grouped(store: ObjectStore, layout: MemeLayout, max_distance: int
     rows = read_memes(store, layout).rows
     splits = read_splits(store, layout)
     images = list_images(store, layout)
-    hashes = hash_images(store, layout, (row.image for row in rows), images)
+    hashes = hash_images(store, layout, (row.image for row in rows), images, limits=splits.images)
     findings = [
         Finding(f"id {row.id}", "has no split: materialise memes/splits")
         for row in rows
         if row.id not in splits.split_of
     ]
     members: dict[str, list[str]] = {}
-    for meme_id, group in near_duplicate_groups(rows, hashes.values(), max_distance).items():
+    groups = near_duplicate_groups(rows, hashes.values(), splits.max_distance)
+    for meme_id, group in groups.items():
         members.setdefault(group, []).append(meme_id)
     for group, ids in sorted(members.items()):
         found = {splits.split_of[meme_id]: meme_id for meme_id in ids if meme_id in splits.split_of}
         if len(found) > 1:
             places = ", ".join(f"{found[s]} in {s}" for s in SPLITS if s in found)
             findings.append(Finding(f"group {group}", f"near-duplicates are apart: {places}"))
-    facts = {"groups": len(members), "near_duplicates": _in_company(members)}
+    facts = {
+        "groups": len(members),
+        "near_duplicates": _in_company(members),
+        "max_distance": splits.max_distance,
+    }
     return Verdict(
         tuple(findings),
         len(rows),
@@ -80,12 +80,20 @@ def shards_match_splits(store: ObjectStore, layout: MemeLayout, split: Split) ->
         NoMemeSplits, BadSplits: See `read_splits`.
         NoShards, BadIndex: See `read_index`.
     """
-    rows = {row.id: row for row in read_memes(store, layout).rows}
+    memes = read_memes(store, layout)
+    rows = {row.id: row for row in memes.rows}
     splits = read_splits(store, layout)
     index = read_index(store, layout, split)
     bad: list[BadSample] = []
     seen: set[str] = set()
-    findings: list[Finding] = []
+    findings = [
+        Finding(f"label {label}", "has other classes in the index: materialise memes/shards")
+        for label, classes in memes.taxonomy.labels.items()
+        if index.classes.get(label) != classes
+    ]
+    if index.image_limits != asdict(splits.images):
+        told = "images were packed within other limits than they were hashed"
+        findings.append(Finding(split, f"{told}: materialise memes/splits and memes/shards"))
     try:
         for sample in iter_samples(store, layout, split, on_bad=bad.append, index=index):
             meme_id = str(sample.json.get("id"))
@@ -138,21 +146,23 @@ def _unreported(missing: Iterable[str], problems: Iterable[RowProblem]) -> list[
 def expert_intact(
     store: ObjectStore, layout: MemeLayout, modality: ExpertModality, label: str
 ) -> Verdict:
-    """An expert's directory is whole, and holds the bytes that are on record."""
+    """An expert's directory and its version are whole, and hold the bytes that are on record."""
     subject = layout.expert(modality, label)
     try:
         record = expert_record(store, layout, modality, label)
-        with tempfile.TemporaryDirectory(prefix="clipfarm-expert-") as folder:
-            expert_folder(store, layout, record, Path(folder))
-    except (BadRecord, FileNotFoundError, ModelMismatch, NoExpert, UnfinishedExpert) as error:
+    except (BadRecord, NoExpert, UnfinishedExpert) as error:
         return Verdict((Finding(subject, str(error)),), 0)
+    damaged = damaged_files(store, subject, record) | damaged_version(store, subject, record)
+    findings = tuple(
+        Finding(key, f"{problem}; {remedy(record)}") for key, problem in damaged.items()
+    )
     facts = {
         "expert": record.name,
         "stand_in": "yes" if record.is_stand_in else "no",
         "origin": record.origin,
         "dimension": record.dim,
     }
-    return Verdict((), len(record.files), facts)
+    return Verdict(findings, len(record.files), facts)
 
 
 def fusion_intact(store: ObjectStore, layout: MemeLayout, label: str) -> Verdict:
@@ -176,7 +186,7 @@ def fusion_intact(store: ObjectStore, layout: MemeLayout, label: str) -> Verdict
 
 
 def fusion_beats_unimodal(store: ObjectStore, layout: MemeLayout, label: str) -> Verdict:
-    """Fusion is better than the best modality alone, beyond chance; the facts say by how much."""
+    """Fusion is better than every modality alone, beyond chance; the facts say by how much."""
     key = layout.evaluation(label) + METRICS
     try:
         metrics: dict[str, Any] = json.loads(store.get(key))
@@ -196,6 +206,10 @@ def fusion_beats_unimodal(store: ObjectStore, layout: MemeLayout, label: str) ->
         "upper_bound": float(difference["high"]),
         "confidence": f"{difference['level']:.0%}",
         "resampled_groups": difference["groups"],
+        "compared_with": told["hardest"],
+        "groups_better": difference["better"],
+        "groups_worse": difference["worse"],
+        "sign_test_p": float(difference["sign_p"]),
         "serves": "fusion" if told["fusion_wins"] else f"{told['best_unimodal']} alone",
     }
     findings = () if told["fusion_wins"] else (Finding(label, told["told"]),)

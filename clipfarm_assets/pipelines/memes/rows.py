@@ -30,6 +30,7 @@ __all__ = [
     "iter_images",
     "iter_samples",
     "read_index",
+    "refuse_bad_sample",
 ]
 
 OnBad = Callable[[BadSample], None]
@@ -91,6 +92,16 @@ def iter_samples(
                     on_bad(found)
                 else:
                     yield found
+
+
+def refuse_bad_sample(bad: BadSample) -> None:
+    """Stop: what wrote the shards reads every sample before.
+
+    Raises:
+        ShardsDamaged: Always.
+    """
+    msg = f"sample {bad.key} of our own shards can't be read: {bad.why}; materialise memes/shards"
+    raise ShardsDamaged(msg)
 
 
 def iter_images(

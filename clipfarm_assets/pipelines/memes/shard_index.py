@@ -9,9 +9,9 @@ what an index no longer names removes nothing that a later one will.
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from clipfarm_assets.contracts.meme_rows import RowProblem, Split
 from clipfarm_assets.storage.meme_layout import MemeLayout
@@ -21,6 +21,9 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _NAME: Final = re.compile(r"shard-(\d{6})\.tar", flags=re.ASCII)
 _SHOWN: Final = 200
 
+LIMIT: Final = "image_"
+"""Begins the names of limits of images in `ShardIndex.made_with`."""
+
 
 class BadIndex(ValueError):  # noqa: N818 - reads better where it is raised
     """Not an index of shards: a structural fault that stops the run."""
@@ -28,6 +31,10 @@ class BadIndex(ValueError):  # noqa: N818 - reads better where it is raised
 
 class NoShards(FileNotFoundError):  # noqa: N818
     """The split has no shards yet."""
+
+
+class OtherClasses(ValueError):  # noqa: N818
+    """The numbers of classes in shards stand for other classes than are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,8 @@ class ShardIndex:
         changes: How many images were changed how; see `images.CHANGES`.
         problems: Rows that are not in the set, each with its reason.
         made_with: Limits of images and versions of libraries: what bytes depend on beside the rows.
+        classes: Label -> names of its classes 0, 1, … as they were when the samples were labelled:
+            a number in a sample says nothing without. Empty in an index of before they were kept.
     """
 
     split: Split
@@ -68,6 +77,7 @@ class ShardIndex:
     changes: Mapping[str, int]
     problems: tuple[RowProblem, ...]
     made_with: Mapping[str, str]
+    classes: Mapping[str, tuple[str, ...]]
 
     @property
     def rows(self) -> int:
@@ -79,6 +89,31 @@ class ShardIndex:
         """Names the samples and their order: a sha256 in hex of the shards' own."""
         told = "\n".join(shard.sha256 for shard in self.shards)
         return hashlib.sha256(told.encode()).hexdigest()
+
+    @property
+    def image_limits(self) -> dict[str, int]:
+        """The fields of `ImageLimits` that images were packed within, where it says."""
+        return {
+            name.removeprefix(LIMIT): int(value)
+            for name, value in self.made_with.items()
+            if name.startswith(LIMIT)
+        }
+
+    def naming(self, label: str, classes: Sequence[str]) -> Self:
+        """This index, if its samples' classes of `label` are `classes`, in that order.
+
+        Raises:
+            OtherClasses: They are others, or it doesn't say.
+        """
+        found = self.classes.get(label, ())
+        if found != tuple(classes):
+            msg = (
+                f"the shards of {self.split} must have the classes {', '.join(classes)} of "
+                f"{label!r}, in this order: they have {', '.join(found) or 'none by name'}; "
+                "materialise memes/splits and memes/shards again"
+            )
+            raise OtherClasses(msg)
+        return self
 
     def to_json(self) -> bytes:
         """The object's bytes; equal indices have equal ones."""
@@ -100,6 +135,7 @@ class ShardIndex:
             "changes": self.changes,
             "problems": [asdict(problem) for problem in self.problems],
             "made_with": self.made_with,
+            "classes": self.classes,
         }
         return (json.dumps(body, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
@@ -123,6 +159,7 @@ class ShardIndex:
                 {str(name): _count(n) for name, n in body["changes"].items()},
                 tuple(_problem(each) for each in body["problems"]),
                 {str(name): str(value) for name, value in body["made_with"].items()},
+                {str(label): _names(each) for label, each in body.get("classes", {}).items()},
             )
             parts = [shard.part for shard in index.shards]
             if index.split != split or len(set(parts)) < len(parts):
@@ -176,6 +213,13 @@ def _entry(body: Mapping[str, Any]) -> ShardEntry:
 
 def _problem(body: Mapping[str, Any]) -> RowProblem:
     return RowProblem(str(body["kind"]), str(body["where"]), str(body["detail"]))
+
+
+def _names(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        msg = f"expected names of classes: found {value!r:.100}"
+        raise BadIndex(msg)
+    return tuple(value)
 
 
 def _count(value: object) -> int:

@@ -9,8 +9,10 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
+from clipfarm_assets.contracts.label_taxonomy import LabelTaxonomy
 from clipfarm_assets.contracts.meme_rows import RowProblem, Split
 from clipfarm_assets.pipelines.memes.shard_index import (
+    LIMIT,
     NoShards,
     ShardEntry,
     ShardIndex,
@@ -99,6 +101,7 @@ def publish(
     layout: MemeLayout,
     split: Split,
     make: Callable[[], Generator[Made, None, None]],
+    taxonomy: LabelTaxonomy,
     options: ShardOptions,
     say: Say,
 ) -> ShardReport:
@@ -114,6 +117,7 @@ def publish(
         layout: Names of objects.
         split: Which split.
         make: Begins to make the rows of the set; again, if another run replaced it meanwhile.
+        taxonomy: What their labels' numbers stand for.
         options: How.
         say: Told of such runs.
 
@@ -123,7 +127,7 @@ def publish(
     """
     started = time.monotonic()
     for _ in range(_ATTEMPTS):
-        attempt = _Attempt(store, layout, split, options)
+        attempt = _Attempt(store, layout, split, taxonomy, options)
         with closing(make()) as rows:
             attempt.take(rows)
         index = attempt.publish()
@@ -143,9 +147,15 @@ class _Attempt:
     """One way from the set that is there to the new one."""
 
     def __init__(
-        self, store: ObjectStore, layout: MemeLayout, split: Split, options: ShardOptions
+        self,
+        store: ObjectStore,
+        layout: MemeLayout,
+        split: Split,
+        taxonomy: LabelTaxonomy,
+        options: ShardOptions,
     ) -> None:
         self._store, self._layout, self._split, self._options = store, layout, split, options
+        self._classes = dict(taxonomy.labels)
         self._before: ShardIndex | None = None
         self._version: str | None = None
         try:
@@ -195,6 +205,7 @@ class _Attempt:
             dict(self._changes),
             tuple(self._problems),
             _made_with(self._options),
+            self._classes,
         )
         if index == self._before:
             return index
@@ -260,5 +271,5 @@ def _remove_others(store: ObjectStore, layout: MemeLayout, index: ShardIndex) ->
 
 
 def _made_with(options: ShardOptions) -> Mapping[str, str]:
-    limits = {f"image_{name}": str(value) for name, value in asdict(options.limits).items()}
+    limits = {f"{LIMIT}{name}": str(value) for name, value in asdict(options.limits).items()}
     return {**versions(), **limits}

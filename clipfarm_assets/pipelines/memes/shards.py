@@ -9,17 +9,18 @@ depend on the manifest's, and a stretch of it is as mixed as the whole. A sample
 import hashlib
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from io import BytesIO
 from typing import Any, Final
 
 from clipfarm_assets.contracts.label_taxonomy import LabelTaxonomy
-from clipfarm_assets.contracts.meme_rows import MemeRow, RowProblem, Split, read_rows
+from clipfarm_assets.contracts.meme_rows import SPLITS, MemeRow, RowProblem, Split, read_rows
 from clipfarm_assets.contracts.meme_splits import MemeSplits
 from clipfarm_assets.pipelines.flow import ordered_map
 from clipfarm_assets.pipelines.memes.hashes import IMAGE_CORRUPT, IMAGE_TOO_LARGE
 from clipfarm_assets.pipelines.memes.manifest import IMAGE_NOT_FOUND, list_images
+from clipfarm_assets.pipelines.memes.rows import NoShards, iter_samples, refuse_bad_sample
 from clipfarm_assets.pipelines.memes.shard_set import Made, ShardOptions, ShardReport, publish
 from clipfarm_assets.pipelines.progress import Progress, Say, silent
 from clipfarm_assets.storage.images import BadImage, ImageLimits, rgb_png
@@ -42,6 +43,7 @@ PROBLEMS: Final[Mapping[str, str]] = {
     IMAGE_CORRUPT: "their image can't be decoded, or has more pixels than are decoded",
     "unstorable": "their text or JSON can't be written, or a part is longer than readers take",
     "bad_sample": "files of another writer's shard that make no sample",
+    "in_other_split": "another split's shards have a sample of that id",
     "duplicate_sample": "another sample of these shards has the same key",
 }
 # fmt: on
@@ -54,6 +56,7 @@ def write_shards(
     split: Split,
     rows: Sequence[MemeRow],
     splits: MemeSplits,
+    taxonomy: LabelTaxonomy,
     options: ShardOptions | None = None,
     say: Say = silent,
 ) -> ShardReport:
@@ -68,6 +71,7 @@ def write_shards(
         split: Which split.
         rows: All rows, of all splits, with different ids and keys, as `read_rows` gives them.
         splits: Whose they are.
+        taxonomy: What the numbers of the rows' labels stand for; the index keeps it.
         options: How.
         say: Told how far it is.
 
@@ -106,7 +110,7 @@ def write_shards(
                 yield found
                 progress.step()
 
-    return publish(store, layout, split, make, options, say)
+    return publish(store, layout, split, make, taxonomy, options, say)
 
 
 def import_shards(
@@ -122,7 +126,8 @@ def import_shards(
 
     Of a sample's JSON the names ``id``, ``source``, ``labels``, ``label`` and ``group`` are used,
     as those of a line of the manifest, and all others kept; the text is the caption. A sample
-    without an id is named by its key, one without a group is its own.
+    without an id is named by its key, one without a group is its own. A meme that another split's
+    shards hold is left out, and reported: import splits one after another, and train first.
 
     Args:
         store: Where both are.
@@ -136,6 +141,7 @@ def import_shards(
     Raises:
         DamagedShard: One of them is no whole tar.
         FileNotFoundError: One of them is not there.
+        ShardsDamaged: Another split's shards can't be read.
         ObjectChanged, BadIndex: See `publish`.
     """
     options = options or ShardOptions()
@@ -164,9 +170,9 @@ def import_shards(
         samples = _of_shards(store, keys, progress)
         done = ordered_map(made, samples, workers=options.workers, ahead=2 * options.workers)
         with closing(done):
-            yield from _without_repeats(done)
+            yield from _without_repeats(_of_no_other(done, _other_splits(store, layout, split)))
 
-    return publish(store, layout, split, make, options, say)
+    return publish(store, layout, split, make, taxonomy, options, say)
 
 
 def _of_split(
@@ -261,6 +267,29 @@ def _of_shards(
         for found in read_shard(BytesIO(store.get(key)), key):
             yield key, found
         progress.step()
+
+
+def _other_splits(store: ObjectStore, layout: MemeLayout, split: Split) -> dict[str, Split]:
+    """Id -> which other split's shards hold it."""
+    held: dict[str, Split] = {}
+    for other in SPLITS:
+        if other != split:
+            with suppress(NoShards):
+                samples = iter_samples(store, layout, other, on_bad=refuse_bad_sample)
+                held.update((sample.json["id"], other) for sample in samples)
+    return held
+
+
+def _of_no_other(done: Iterator[Made], held: Mapping[str, Split]) -> Iterator[Made]:
+    """The samples that no other split has."""
+    for made in done:
+        fields = made.sample.json if made.sample is not None else {}
+        if (other := held.get(fields.get("id", ""))) is None:
+            yield made
+            continue
+        told = f"the shards of {other} hold id {fields['id']}"
+        problem = RowProblem("in_other_split", f"image {fields['image']}", told)
+        yield Made(None, problems=[*made.problems, problem])
 
 
 def _without_repeats(done: Iterator[Made]) -> Iterator[Made]:

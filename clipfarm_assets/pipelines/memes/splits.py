@@ -28,6 +28,7 @@ from clipfarm_assets.pipelines.memes.manifest import (
     read_memes,
 )
 from clipfarm_assets.pipelines.progress import Say, silent
+from clipfarm_assets.storage.images import DEFAULT_LIMITS, ImageLimits
 from clipfarm_assets.storage.meme_layout import MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
 
@@ -38,6 +39,10 @@ _SHOWN: Final = 5
 
 class NoMemeSplits(FileNotFoundError):  # noqa: N818 - a state of the store
     """The store has no splits where they are looked for."""
+
+
+class OtherTaxonomy(ValueError):  # noqa: N818
+    """The memes have other labels or classes now than the splits were made with."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +57,11 @@ class SplitReport:
         groups: Number of groups of near-duplicates, those of one meme among them.
         largest_groups: Names and sizes of the largest, of two memes or more.
         near_duplicates: Memes that are in a group with another.
-        kept: Memes that have the split they had.
-        new: Memes that had none.
+        kept: Memes that have the split they had, also before they were removed and returned.
+        new: Memes that never had one.
         moved: Id -> split before and now, where a group did not allow to keep it.
-        removed: Memes that had a split and are no rows any more.
+        removed: Memes that had a split in the splits before and are no rows any more.
+        returned: Memes that were removed once and are rows again.
         images_read: Images that were read for their hash.
         images_known: Images whose hash was on record.
         image_problems: Why images have no hash.
@@ -73,6 +79,7 @@ class SplitReport:
     new: int
     moved: Mapping[str, tuple[Split, Split]]
     removed: int
+    returned: int
     images_read: int
     images_known: int
     image_problems: ProblemCounts
@@ -86,6 +93,7 @@ def make_splits(
     ratios: Sequence[float] = RATIOS,
     seed: int = SEED,
     max_distance: int = MAX_DISTANCE,
+    limits: ImageLimits = DEFAULT_LIMITS,
     workers: int = 4,
     say: Say = silent,
 ) -> SplitReport:
@@ -100,6 +108,7 @@ def make_splits(
         ratios: Of train, val and test. Others than before deal every meme out anew.
         seed: Likewise.
         max_distance: Bits that the perceptual hashes of one image may differ in.
+        limits: Of images, here and in shards.
         workers: Images hashed at a time.
         say: Told how far it is.
 
@@ -115,6 +124,7 @@ def make_splits(
         layout,
         (row.image for row in rows),
         list_images(store, layout),
+        limits=limits,
         workers=workers,
         say=say,
     )
@@ -125,7 +135,8 @@ def make_splits(
     def change(stored: bytes | None) -> bytes:
         nonlocal previous
         previous = None if stored is None else MemeSplits.from_json(stored, key)
-        return assign_splits(rows, groups, ratios, seed, previous).to_json()
+        splits = assign_splits(rows, groups, ratios, seed, previous)
+        return replace(splits, max_distance=max_distance, images=limits).to_json()
 
     # First what the splits are read with: whoever sees the splits sees that too.
     _put_taxonomy(store, layout, memes.taxonomy)
@@ -163,6 +174,31 @@ def read_taxonomy(store: ObjectStore, layout: MemeLayout) -> LabelTaxonomy:
     return LabelTaxonomy.from_json(_get(store, key), key)
 
 
+def read_divided(store: ObjectStore, layout: MemeLayout) -> tuple[Memes, MemeSplits]:
+    """The memes that are there, and their splits, which were made with the same taxonomy.
+
+    Raises:
+        NoMemes, NoMemeRows, BadTaxonomy: See `read_memes`.
+        NoMemeSplits, BadSplits: See `read_splits`.
+        OtherTaxonomy: The taxonomy was changed meanwhile: numbers of classes would change their
+            meaning under models and shards that are there.
+    """
+    memes, splits = read_memes(store, layout), read_splits(store, layout)
+    then = read_taxonomy(store, layout)
+    if then != memes.taxonomy:
+        msg = (
+            f"{layout.taxonomy_source()} must say what memes/splits was made with, which "
+            f"{layout.label_taxonomy()} keeps: {_told(then)}; it says {_told(memes.taxonomy)}: "
+            "restore it, or materialise memes/splits again"
+        )
+        raise OtherTaxonomy(msg)
+    return memes, splits
+
+
+def _told(taxonomy: LabelTaxonomy) -> str:
+    return " ".join(taxonomy.to_json().decode().split())
+
+
 def _get(store: ObjectStore, key: str) -> bytes:
     try:
         return store.get(key)
@@ -182,7 +218,8 @@ def _report(
     hashes: ImageHashes,
     image_problems: ProblemCounts,
 ) -> SplitReport:
-    before = previous.split_of if previous else {}
+    before = previous.ever if previous else {}
+    had = previous.split_of.keys() if previous else frozenset[str]()
     now = splits.split_of
     groups = Counter(splits.group_of.values())
     anew = previous and (previous.seed, previous.ratios) != (splits.seed, splits.ratios)
@@ -198,7 +235,8 @@ def _report(
         kept=sum(before.get(i) == split for i, split in now.items()),
         new=len(now.keys() - before.keys()),
         moved=moved,
-        removed=len(before.keys() - now.keys()),
+        removed=len(had - now.keys()),
+        returned=len((before.keys() - had) & now.keys()),
         images_read=hashes.read,
         images_known=hashes.known,
         image_problems=image_problems,
@@ -222,7 +260,10 @@ def _changes(report: SplitReport, *, anew: bool) -> Iterator[str]:
             f"them to memes of another one: {', '.join(some)}"
         )
     if report.removed:
-        yield f"{report.removed} memes had a split and are no rows any more"
+        yield (
+            f"{report.removed} memes had a split and are no rows any more; it stays theirs, should "
+            "they return"
+        )
 
 
 def _imbalances(report: SplitReport) -> Iterator[str]:

@@ -56,15 +56,18 @@ def train_batches(
         make_rows: Gives the samples; see `StreamedBatches`.
         rows: How many.
         config: Batch size and shuffle buffer.
-        source: Names the samples, for checkpoints; the expert's own preparation is added.
+        source: Names the samples, for checkpoints; the expert's version is added, because its
+            files decide what becomes of a sample, e.g. by which tokenizer.
     """
     return StreamedBatches(
         make_rows,
         rows,
         config.fit.batch_size,
         config.shuffle_buffer,
-        _collate(expert),
-        _source(expert, source),
+        shuffle_bytes=config.shuffle_bytes,
+        size_of=lambda row: len(row[0]),
+        collate=_collate(expert),
+        source=_source(expert, source),
     )
 
 
@@ -80,9 +83,8 @@ def val_batches(
         make_rows,
         rows,
         BLOCK_ROWS,
-        0,
-        _collate(expert),
-        _source(expert, source),
+        collate=_collate(expert),
+        source=_source(expert, source),
         part="val",
     )
 
@@ -157,4 +159,4 @@ def _collate(expert: Expert[Any, Any]) -> Callable[[Sequence[RawRow]], tuple[Inp
 
 
 def _source(expert: Expert[Any, Any], source: str) -> str:
-    return f"{source} for {expert.representation.model_dump_json()}"
+    return f"{source} for {expert.version}"

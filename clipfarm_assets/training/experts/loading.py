@@ -1,6 +1,6 @@
 """Hugging Face classifiers from local directories: finished ones, or bases with a new head."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,17 +62,41 @@ def is_of_head(model: Any, parameter: str) -> bool:
     return backbone != model.base_model_prefix or "pooler" in rest.split(".")
 
 
-def check_classes(found: Sequence[str], expected: Sequence[str], where: str) -> None:
+def check_classes(
+    found: Sequence[str],
+    expected: Sequence[str],
+    where: str,
+    names: Mapping[str, str] | None = None,
+) -> None:
     """Refuse an expert for other classes.
 
+    Two classes by other names may be the same ones, or these the other way round, or others: only
+    a person can tell. ``LABEL_0`` and so on are what transformers writes where nobody gave names.
+
+    Args:
+        found: What the model calls its outputs.
+        expected: Classes of the label.
+        where: Names the expert.
+        names: What the model calls a class -> ours.
+
     Raises:
-        WrongClasses: It has another number of them, or these in another order.
+        WrongClasses: They are not the classes, in their order.
     """
-    permuted = sorted(found) == sorted(expected) and list(found) != list(expected)
-    if len(found) != len(expected) or permuted:
+    if names is not None:
+        if set(names) != set(found):
+            msg = (
+                f"`class_names` must name each of {', '.join(found)}, the classes of the expert "
+                f"{where}: found {', '.join(names) or 'none'}"
+            )
+            raise WrongClasses(msg)
+        found = [names[each] for each in found]
+    elif list(found) == [f"LABEL_{number}" for number in range(len(expected))]:
+        return
+    if list(found) != list(expected):
         msg = (
             f"the expert {where} must tell the classes {', '.join(expected)}, in this order: "
-            f"found {', '.join(found)}; use another, or give it as `base` to fine-tune"
+            f"found {', '.join(found)}; if these are the same by other names, set `class_names`, "
+            "e.g. {their name: ours}; else use another, or give it as `base` to fine-tune"
         )
         raise WrongClasses(msg)
 

@@ -1,5 +1,6 @@
 """The expert of a meme's image."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -11,13 +12,14 @@ from PIL import Image
 from torch import Tensor
 
 from clipfarm_assets.encoders.models import ModelUnavailable
-from clipfarm_assets.storage.images import decode_rgb
+from clipfarm_assets.storage.images import ImageLimits, decode_rgb
 from clipfarm_assets.training.expert_config import ImageRepresentation
 from clipfarm_assets.training.experts.expert import BLOCK_ROWS, Expert
 from clipfarm_assets.training.experts.loading import load_base, load_finished
 from clipfarm_assets.training.experts.representations import Represented, pool_image, to_arrays
 
 _PIXELS: Final = "pixel_values"
+_PACKED: Final = ImageLimits(sys.maxsize, sys.maxsize, sys.maxsize)
 _TRIED_SIZES: Final = ((37, 53), (64, 40))
 
 
@@ -92,12 +94,15 @@ class VisionExpert(Expert[Tensor, ImageRepresentation]):
         return cls(folder, model, representation or ImageRepresentation(), name)
 
     def prepare(self, raw: bytes) -> Tensor:
-        """An image file as the model takes it: float32 ``[3, H, W]``, on the CPU.
+        """An image as shards have it, as the model takes it: float32 ``[3, H, W]``, on the CPU.
+
+        Of whatever size: the limits of images are those of packing, and whoever has a file of
+        another origin packs it first, as was done with those the model was fitted on.
 
         Raises:
-            BadImage: It is none that can be decoded within the limits.
+            BadImage: It is none that can be decoded.
         """
-        image, _ = decode_rgb(raw)
+        image, _ = decode_rgb(raw, _PACKED)
         return self._processed(image)
 
     def collate(self, raw: Sequence[bytes]) -> dict[str, Tensor]:

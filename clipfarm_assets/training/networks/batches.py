@@ -124,9 +124,12 @@ class StreamedBatches(Generic[R]):
         source: Names what the rows are, e.g. the hash of the shard index. A fit with a checkpoint
             needs it: it must differ wherever the rows do.
         part: How errors name the rows.
+        shuffle_bytes: How many bytes the rows of the buffer may have together; fewer are held where
+            rows are large, one at least. None for no bound.
+        size_of: Bytes of a row; needed for `shuffle_bytes`.
 
     Raises:
-        ValueError: There are no rows.
+        ValueError: There are no rows, or `shuffle_bytes` has no `size_of`.
         StreamChanged: On iterating: the stream has more or fewer rows.
     """
 
@@ -137,12 +140,17 @@ class StreamedBatches(Generic[R]):
     collate: Callable[[Sequence[R]], Batch] = stack_rows  # type: ignore[assignment]
     source: str = ""
     part: str = "train"
+    shuffle_bytes: int | None = None
+    size_of: Callable[[R], int] | None = None
 
     def __post_init__(self) -> None:
         """Check the sizes."""
         _check_sizes(self.part, self.rows, self.batch_size)
         if self.shuffle_buffer < 0:
             msg = f"shuffle_buffer must be 0 (in order) or more, not {self.shuffle_buffer}"
+            raise ValueError(msg)
+        if self.shuffle_bytes is not None and (self.size_of is None or self.shuffle_bytes < 1):
+            msg = f"shuffle_bytes must be 1 or more and have `size_of`, not {self.shuffle_bytes}"
             raise ValueError(msg)
 
     def epoch(self, order: torch.Generator) -> Iterator[Batch]:
@@ -169,6 +177,8 @@ class StreamedBatches(Generic[R]):
             )
             raise ValueError(msg)
         sizes = f"{self.rows} rows, batches of {self.batch_size}, buffer of {self.shuffle_buffer}"
+        if self.shuffle_bytes is not None:
+            sizes += f" and {self.shuffle_bytes} bytes"
         return f"{self.source}, {sizes}"
 
     def _counted(self, rows: Iterable[R]) -> Iterator[R]:
@@ -191,15 +201,27 @@ class StreamedBatches(Generic[R]):
             yield from rows
             return
         buffer: list[R] = []
+        held = 0
         for row in rows:
+            held += self._size(row)
             if len(buffer) < self.shuffle_buffer:
                 buffer.append(row)
-                continue
-            place = int(torch.randint(len(buffer), (), generator=order))
-            leaving, buffer[place] = buffer[place], row
-            yield leaving
+            else:
+                place = int(torch.randint(len(buffer), (), generator=order))
+                leaving, buffer[place] = buffer[place], row
+                held -= self._size(leaving)
+                yield leaving
+            while self.shuffle_bytes is not None and held > self.shuffle_bytes and len(buffer) > 1:
+                place = int(torch.randint(len(buffer), (), generator=order))
+                buffer[place], buffer[-1] = buffer[-1], buffer[place]
+                leaving = buffer.pop()
+                held -= self._size(leaving)
+                yield leaving
         for place in torch.randperm(len(buffer), generator=order).tolist():
             yield buffer[place]
+
+    def _size(self, row: R) -> int:
+        return self.size_of(row) if self.size_of is not None else 0
 
 
 def tensors_hash(tensors: Mapping[str, Tensor]) -> str:

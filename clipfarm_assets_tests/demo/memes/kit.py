@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from clipfarm_assets.contracts.meme_rows import SPLITS
 from clipfarm_assets.demo.memes.sample import MemeSample
-from clipfarm_assets.pipelines.memes.manifest import read_memes
 from clipfarm_assets.pipelines.memes.shards import write_shards
-from clipfarm_assets.pipelines.memes.splits import make_splits, read_splits
+from clipfarm_assets.pipelines.memes.splits import make_splits, read_divided
 from clipfarm_assets.storage.meme_layout import MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
 
@@ -25,6 +24,6 @@ class Packed:
 def pack(store, layout):
     """Divide and pack what is there."""
     make_splits(store, layout)
-    rows, splits = read_memes(store, layout).rows, read_splits(store, layout)
+    memes, splits = read_divided(store, layout)
     for split in SPLITS:
-        write_shards(store, layout, split, rows, splits)
+        write_shards(store, layout, split, memes.rows, splits, memes.taxonomy)

@@ -33,7 +33,7 @@ def fill(store, shard_rows: int = 7, **changes) -> None:
     store.put(LAYOUT.label_taxonomy(), TAXONOMY.to_json())
     for split in SPLITS:
         options = ShardOptions(shard_rows=shard_rows, workers=1)
-        write_shards(store, LAYOUT, split, rows, splits, options)
+        write_shards(store, LAYOUT, split, rows, splits, TAXONOMY, options)
 
 
 def stored(store, prefix: str) -> dict[str, bytes]:

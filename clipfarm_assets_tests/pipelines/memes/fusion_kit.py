@@ -6,8 +6,13 @@ import numpy as np
 
 from clipfarm_assets.contracts.label_taxonomy import LabelTaxonomy
 from clipfarm_assets.contracts.meme_rows import SPLITS
-from clipfarm_assets.pipelines.memes.expert_store import ExpertRecord, ModelSource, publish_expert
-from clipfarm_assets.pipelines.memes.shard_index import ShardEntry, ShardIndex
+from clipfarm_assets.pipelines.memes.expert_store import (
+    ExpertRecord,
+    ModelSource,
+    expert_record,
+    publish_expert,
+)
+from clipfarm_assets.pipelines.memes.shard_index import ShardEntry, ShardIndex, load_index
 from clipfarm_assets.storage.meme_layout import MemeLayout
 from clipfarm_assets.storage.npz import arrays_to_npz
 from clipfarm_assets.storage.objects import ObjectStore
@@ -42,19 +47,24 @@ def plant(
     ``noise``: the image holds nothing, text tells the label to its expert too.
     """
     store.put(LAYOUT.label_taxonomy(), LabelTaxonomy({LABEL: CLASSES}).to_json())
-    for modality in VERSIONS:
-        publish_expert(store, LAYOUT.expert(modality, LABEL), record(modality), FILES)
     random = np.random.default_rng(3)
     axes = random.normal(size=(2, DIM))
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
     for split in SPLITS:
         plant_split(store, kind, split, sizes[split], shard_rows, unlabelled, random, axes)
+    plant_experts(store)
+
+
+def plant_experts(store: ObjectStore) -> None:
+    """Both, as if they were fitted on the shards that there are."""
+    for modality in VERSIONS:
+        publish_expert(store, LAYOUT.expert(modality, LABEL), record(store, modality), FILES)
 
 
 FILES = {"config.json": b"{}\n", "model.safetensors": b"weights"}
 
 
-def record(modality: str) -> ExpertRecord:
+def record(store: ObjectStore, modality: str) -> ExpertRecord:
     source = ModelSource(name="base", revision="r1", weights_sha256="0" * 64)
     return ExpertRecord(
         modality=modality,
@@ -63,14 +73,19 @@ def record(modality: str) -> ExpertRecord:
         is_stand_in=True,
         origin="fine_tuned",
         source=source,
-        files=tuple(FILES),
         weights_sha256=hashlib.sha256(modality.encode()).hexdigest(),
         representation=REPRESENTATIONS[modality],
         classes=CLASSES,
         dim=DIM,
         version=VERSIONS[modality],
         made_of="planted",
+        shards={split: load_index(store, LAYOUT, split)[0].version for split in ("train", "val")},
     )
+
+
+def record_of(store: ObjectStore, modality: str) -> ExpertRecord:
+    """As it is stored."""
+    return expert_record(store, LAYOUT, modality, LABEL)
 
 
 def plant_split(store, kind, split, rows, shard_rows, unlabelled, random, axes):
@@ -108,8 +123,10 @@ def plant_split(store, kind, split, rows, shard_rows, unlabelled, random, axes):
                 "logits": logits[name].astype(np.float32),
                 "shard_sha256": np.array(sha256),
             }
-            store.put(LAYOUT.features(LABEL, version, split, part), arrays_to_npz(arrays))
-    index = ShardIndex(split, tuple(shards), len(shards), {LABEL: counts}, {}, (), {})
+            store.put(LAYOUT.features(LABEL, version, split, sha256), arrays_to_npz(arrays))
+    index = ShardIndex(
+        split, tuple(shards), len(shards), {LABEL: counts}, {}, (), {}, {LABEL: CLASSES}
+    )
     store.put(LAYOUT.shard_index(split), index.to_json())
 
 

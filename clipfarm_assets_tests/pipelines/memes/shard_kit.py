@@ -8,6 +8,7 @@ import numpy as np
 import webdataset
 from PIL import Image
 
+from clipfarm_assets.contracts.label_taxonomy import DEFAULT_TAXONOMY
 from clipfarm_assets.contracts.meme_rows import MemeRow, sample_key
 from clipfarm_assets.contracts.meme_splits import MemeSplits
 from clipfarm_assets.pipelines.memes.rows import iter_samples, read_index
@@ -62,7 +63,8 @@ def write(
     store: ObjectStore, rows: Sequence[MemeRow], options: ShardOptions = SMALL, **more
 ) -> ShardReport:
     splits, say = more.get("splits", splits_of(rows)), more.get("say", silent)
-    return write_shards(store, LAYOUT, SPLIT, rows, splits, options, say)
+    taxonomy = more.get("taxonomy", DEFAULT_TAXONOMY)
+    return write_shards(store, LAYOUT, SPLIT, rows, splits, taxonomy, options, say)
 
 
 def refuse(bad: object) -> None:

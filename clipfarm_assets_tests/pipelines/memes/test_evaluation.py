@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -10,7 +12,11 @@ import pytest
 
 from clipfarm_assets.pipelines.memes.calibrated import Calibration
 from clipfarm_assets.pipelines.memes.evaluation import evaluate
+from clipfarm_assets.pipelines.memes.expert_store import publish_expert, version_root
 from clipfarm_assets.pipelines.memes.fusion import train_fusion
+from clipfarm_assets.pipelines.memes.fusion_rows import OtherShards
+from clipfarm_assets.pipelines.memes.shard_index import load_index
+from clipfarm_assets.serving.meme_artifacts import artifacts_resolve
 from clipfarm_assets.serving.meme_registry import find_version, load_registry
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.storage.tables import parquet_to_table
@@ -74,9 +80,11 @@ def test_fusion_does_not_win_where_one_modality_is_noise_and_the_other_serves(no
     assert found.verdict.best_unimodal == "text"
     served = find_version(store, kit.LAYOUT, kit.LABEL)
     assert (served.system, served.fusion_version) == ("text", "")
-    assert served.facts == {"experts": {"text": "planted-text (stand-in)"}}
+    assert served.facts["experts"] == {"text": "planted-text (stand-in)"}
+    root = version_root("memes/models/text_expert/", kit.record_of(store, "text"))
+    assert re.fullmatch(r"memes/models/text_expert_versions/[0-9a-f]{16}/", root)
     assert set(served.artifacts) == {
-        f"memes/models/text_expert/{n}" for n in ("config.json", "expert.json", "model.safetensors")
+        f"{root}{n}" for n in ("config.json", "expert.json", "model.safetensors")
     }
     assert json.loads(store.get(FOLDER + "metrics.json"))["splits"]["test"]["verdict"]["title"] == (
         "fusion does not win"
@@ -158,6 +166,56 @@ def test_killed_between_two_writes_the_next_one_leaves_the_same_bytes(noise, tmp
         assert load_registry(other, kit.LAYOUT).of(kit.LABEL).current == ""
     evaluated(other)
     assert kit.contents(other, "memes") == expected
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_models_are_not_judged_on_rows_they_may_have_been_fitted_on(noise, tmp_path, split):
+    """As after another split: what was in train then may be in test now."""
+    store = ObjectStore.open(str(tmp_path))
+    for key, data in kit.contents(noise[0], "memes").items():
+        store.put(key, data)
+    before = store.get(FOLDER + "metrics.json")
+    index, _ = load_index(store, kit.LAYOUT, split)
+    fewer = replace(index, shards=index.shards[1:])
+    store.put(kit.LAYOUT.shard_index(split), fewer.to_json())
+    with pytest.raises(OtherShards, match=f"shards of {split} .*materialise memes/text_expert"):
+        evaluated(store)
+    with pytest.raises(OtherShards, match="materialise memes/text_expert"):
+        train_fusion(store, kit.LAYOUT, kit.LABEL, kit.quick())
+    kit.plant_experts(store)
+    with pytest.raises(OtherShards, match=f"shards of {split} .*materialise memes/fusion_model"):
+        evaluated(store)
+    assert store.get(FOLDER + "metrics.json") == before
+
+
+def test_an_expert_that_nobody_here_fitted_is_judged_whatever_the_split(noise, tmp_path):
+    store = ObjectStore.open(str(tmp_path))
+    for key, data in kit.contents(noise[0], "memes").items():
+        store.put(key, data)
+    for modality in kit.VERSIONS:
+        supplied = kit.record(store, modality).model_copy(
+            update={"origin": "supplied", "shards": {}}
+        )
+        publish_expert(store, kit.LAYOUT.expert(modality, kit.LABEL), supplied, kit.FILES)
+    assert evaluated(store).served.version.system == "text"
+
+
+def test_an_expert_that_replaces_another_meanwhile_is_not_promoted_unjudged(xor, tmp_path):
+    folder = str(tmp_path)
+    store = ObjectStore.open(folder)
+    for key, data in kit.contents(xor[0], "memes").items():
+        if "registry" not in key:
+            store.put(key, data)
+
+    def replace_expert():
+        newer = kit.record(store, "text").model_copy(update={"version": "text-fedcba9876543210"})
+        files = {**kit.FILES, "model.safetensors": b"others"}
+        publish_expert(store, kit.LAYOUT.expert("text", kit.LABEL), newer, files)
+
+    evaluated(DisturbedStore(folder, 1, replace_expert))
+    served = find_version(store, kit.LAYOUT, kit.LABEL)
+    assert served.artifacts == xor[1].served.version.artifacts
+    assert artifacts_resolve(store, served).holds
 
 
 def test_there_must_be_a_model(tmp_path):

@@ -13,14 +13,18 @@ from clipfarm_assets.pipelines.memes.expert_store import (
     NoExpert,
     UnfinishedExpert,
     expert_record,
+    publish_expert,
+    version_root,
 )
-from clipfarm_assets.pipelines.memes.experts import open_expert, train_expert
+from clipfarm_assets.pipelines.memes.experts import load_expert, open_expert, train_expert
+from clipfarm_assets.pipelines.memes.rows import read_index
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.training.experts.loading import WrongClasses
 from clipfarm_assets.training.experts.text import TextExpert
 from clipfarm_assets.training.networks.checkpoint import StoredCheckpoint
 from clipfarm_assets_tests.pipelines.memes.expert_kit import LABEL, LAYOUT, fill, stored
 from clipfarm_assets_tests.training.experts import kit
+from clipfarm_assets_tests.training.stores import DisturbedStore, Killed, kill
 
 ROOT = LAYOUT.expert("text", LABEL)
 
@@ -75,6 +79,7 @@ def test_a_fine_tuned_expert_is_a_model_directory_that_transformers_loads(memes,
     expert = open_expert(memes, LAYOUT, "text", LABEL, tmp_path / "cache")
     assert (expert.version, expert.dim, expert.name) == (record.version, 32, record.name)
     assert record.curve["train_loss"][-1] < record.curve["train_loss"][0]
+    assert record.shards == {s: read_index(memes, LAYOUT, s).version for s in ("train", "val")}
 
 
 def test_the_default_label_lies_where_the_specification_has_it():
@@ -107,6 +112,56 @@ def test_a_lost_file_is_made_again(memes, bases):
     memes.delete(f"{ROOT}model.safetensors")
     assert not train(memes, bases).reused
     assert stored(memes, ROOT) == before
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "versions"])
+def test_a_changed_file_is_made_again(memes, bases, name):
+    record = train(memes, bases).record
+    before = stored(memes, "memes/models")
+    key = f"{version_root(ROOT, record)}expert.json" if name == "versions" else ROOT + name
+    data = before[key]
+    memes.put(key, data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
+    assert not train(memes, bases).reused
+    assert stored(memes, "memes/models") == before
+
+
+def test_a_changed_file_of_a_found_expert_is_not_taken_for_another_expert(memes, bases, tmp_path):
+    for path in finished(tmp_path / "mine", bases).iterdir():
+        memes.put(f"{ROOT}{path.name}", path.read_bytes())
+    train(memes, bases)
+    config = json.loads(memes.get(f"{ROOT}config.json"))
+    memes.put(f"{ROOT}config.json", json.dumps(config).encode())
+    with pytest.raises(ModelMismatch, match=r"config\.json.*put back.*or delete expert\.json"):
+        train(memes, bases)
+    memes.delete(f"{ROOT}expert.json")
+    assert train(memes, bases).record.origin == "found"
+
+
+def test_an_expert_is_opened_as_its_record_was_read(memes, bases, tmp_path):
+    first = train(memes, bases).record
+    cache = tmp_path / "cache"
+    open_expert(memes, LAYOUT, "text", LABEL, cache)
+    train(memes, bases, seed=3)
+    for folder in (cache, tmp_path / "empty"):
+        assert load_expert(memes, LAYOUT, first, folder).version == first.version
+
+
+def test_killed_at_any_write_of_a_replacement_the_next_one_leaves_no_strangers(
+    memes, bases, tmp_path
+):
+    """A third expert follows the one that was cut short: it has none of the first one's files."""
+    first = train(memes, bases).record
+    strange = {"config.json": b"{}", "old.json": b"{}", "model.safetensors": b"old"}
+    third = {"config.json": b"{}", "model.safetensors": b"third"}
+    for nth in range(1, 11):
+        folder = str(tmp_path / str(nth))
+        store = ObjectStore.open(folder)
+        publish_expert(store, ROOT, first, strange)
+        second = {"config.json": b"{}", "new.json": b"{}", "model.safetensors": b"new"}
+        with pytest.raises(Killed):
+            publish_expert(DisturbedStore(folder, nth, kill), ROOT, first, second)
+        publish_expert(store, ROOT, first, third)
+        assert stored(store, ROOT).keys() == {ROOT + name for name in (*third, "expert.json")}, nth
 
 
 def test_a_killed_fit_goes_on_to_the_same_bytes(memes, bases, tmp_path, monkeypatch):
@@ -163,6 +218,29 @@ def test_an_expert_of_other_classes_is_refused(memes, bases, tmp_path, classes):
         train_expert(memes, LAYOUT, "text", LABEL, config)
 
 
+def test_an_expert_with_other_names_of_its_classes_needs_to_be_told_which_is_which(
+    memes, bases, tmp_path
+):
+    folder = str(finished(tmp_path / "mine", bases, ("quiet", "furious")))
+    with pytest.raises(WrongClasses, match=r"found quiet, furious.*set `class_names`"):
+        train_expert(memes, LAYOUT, "text", LABEL, kit.quick_config(model=folder))
+    names = {"quiet": "calm", "furious": "angry"}
+    config = kit.quick_config(model=folder, class_names=names)
+    record = train_expert(memes, LAYOUT, "text", LABEL, config).record
+    assert (record.origin, record.classes) == ("supplied", kit.CLASSES)
+    with pytest.raises(WrongClasses):
+        train_expert(memes, LAYOUT, "text", LABEL, kit.quick_config(model=folder))
+
+
+def test_an_expert_of_a_store_is_not_supplied_without_its_record_being_seen(memes, bases):
+    """What it was fitted on would be forgotten."""
+    train(memes, bases)
+    before = stored(memes, "memes/models")
+    with pytest.raises(ModelUnavailable, match=r"name a copy without that file"):
+        train(memes, bases, model=str(Path(memes.url) / ROOT))
+    assert stored(memes, "memes/models") == before
+
+
 def test_a_model_directory_put_into_the_store_is_taken_for_the_expert(memes, bases, tmp_path):
     for path in finished(tmp_path / "mine", bases).iterdir():
         memes.put(f"{ROOT}{path.name}", path.read_bytes())
@@ -172,6 +250,9 @@ def test_a_model_directory_put_into_the_store_is_taken_for_the_expert(memes, bas
     after = stored(memes, ROOT)
     assert after.pop(f"{ROOT}expert.json")
     assert after == before
+    kept = version_root(ROOT, record)
+    for name in record.files:
+        assert memes.get(f"{kept}{name}") == before[f"{ROOT}{name}"]
     assert train(memes, bases).reused
 
 
@@ -222,8 +303,8 @@ def test_an_expert_that_is_not_there_whole_or_unchanged_is_not_opened(memes, bas
         open_expert(memes, LAYOUT, "text", LABEL, tmp_path)
     assert not train(memes, bases).reused
     assert memes.get(key) == whole
-    config = json.loads(memes.get(f"{ROOT}config.json"))
-    memes.put(f"{ROOT}config.json", json.dumps(config).encode())
+    file = f"{version_root(ROOT, expert_record(memes, LAYOUT, 'text', LABEL))}config.json"
+    memes.put(file, json.dumps(json.loads(memes.get(file))).encode())
     with pytest.raises(ModelMismatch, match="not those of the text expert on record"):
         open_expert(memes, LAYOUT, "text", LABEL, tmp_path)
     memes.put(key, b"{}")
@@ -236,7 +317,7 @@ def test_a_write_cut_short_leaves_no_whole_expert(memes, bases, monkeypatch, tmp
 
     def put_and_die(self, key, data):
         put(self, key, data)
-        if key.endswith("model.safetensors"):
+        if key == f"{ROOT}model.safetensors":
             raise KeyboardInterrupt
 
     monkeypatch.setattr(ObjectStore, "put", put_and_die)

@@ -260,6 +260,27 @@ def test_every_way_of_fusing_fits_and_loads(store, changes):
     assert np.isfinite(logits).all()
 
 
+def test_one_epoch_tells_nothing_of_the_loss(store):
+    kit.plant(store, sizes=FEW)
+    assert trained(store, kit.quick(fit={"max_epochs": 1})).loss_falls is None
+    two = trained(store, kit.quick(fit={"max_epochs": 2, "learning_rate": 1e-3}))
+    first, last = two.curve["train_loss"]
+    assert two.loss_falls is (last < first)
+
+
+def test_logits_of_experts_that_saw_the_same_rows_are_said_to_be_too_sure(store):
+    kit.plant(store, sizes=FEW)
+    lines = []
+    config = kit.quick(text_representation="logits", fit={"max_epochs": 1})
+    report = trained(store, config, say=lines.append)
+    (note,) = report.notes
+    assert "text expert's logits are not cross-fit" in note
+    assert note in lines
+    assert report.metrics["notes"] == [note]
+    assert trained(store, config).notes == (note,)
+    assert trained(store, kit.quick(fit={"max_epochs": 1})).notes == ()
+
+
 def test_shards_are_streamed_one_after_another_and_shuffled_in_train(store, monkeypatch):
     kit.plant(store, sizes=FEW, shard_rows=8)
     rows = rows_of(store, ("train", "val"))
@@ -295,7 +316,7 @@ def test_a_split_without_labelled_rows_is_refused(store):
 def test_a_model_of_other_experts_is_refused(store):
     kit.plant(store, sizes=FEW)
     trained(store)
-    newer = kit.record("text").model_copy(update={"version": "text-fedcba9876543210"})
+    newer = kit.record(store, "text").model_copy(update={"version": "text-fedcba9876543210"})
     publish_expert(store, kit.LAYOUT.expert("text", kit.LABEL), newer, kit.FILES)
     found = open_fusion(store, kit.LAYOUT, kit.LABEL)
     records = rows_of(store).records

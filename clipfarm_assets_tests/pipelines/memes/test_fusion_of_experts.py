@@ -8,6 +8,7 @@ from clipfarm_assets.pipelines.memes.evaluation import evaluate
 from clipfarm_assets.pipelines.memes.experts import train_expert
 from clipfarm_assets.pipelines.memes.fusion import load_fusion, train_fusion
 from clipfarm_assets.pipelines.memes.fusion_rows import open_rows
+from clipfarm_assets.pipelines.memes.shards import ShardOptions, write_shards
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.storage.tables import parquet_to_table
 from clipfarm_assets.training.config import FitConfig
@@ -15,7 +16,15 @@ from clipfarm_assets.training.environment import GIT_SHA_VARIABLE
 from clipfarm_assets.training.experts.fusion_head import FusionModel
 from clipfarm_assets.training.meme_config import MemeEvaluationConfig, MemeFusionConfig
 from clipfarm_assets.training.meme_snapshot import open_fusion
-from clipfarm_assets_tests.pipelines.memes.expert_kit import LABEL, LAYOUT, SIZES, fill, stored
+from clipfarm_assets_tests.pipelines.memes.expert_kit import (
+    LABEL,
+    LAYOUT,
+    SIZES,
+    TAXONOMY,
+    fill,
+    meme_rows,
+    stored,
+)
 from clipfarm_assets_tests.training.experts import kit
 from clipfarm_assets_tests.training.stores import DisturbedStore, Killed, kill
 
@@ -67,6 +76,24 @@ def test_features_that_are_missing_are_computed_once(store, tmp_path):
     found = evaluate(store, LAYOUT, LABEL, MemeEvaluationConfig(resamples=50))
     assert features.items() < stored(store, "memes/features").items()
     assert len(found.splits["test"].labels) == 9
+
+
+def test_shards_that_are_made_anew_under_old_names_have_features_of_their_own(store, tmp_path):
+    """Whoever removes a split's folder, index and all, gets part 0 of another set."""
+
+    def found():
+        rows = open_rows(store, LAYOUT, LABEL, ("test",), tmp_path / "cache", print)
+        return sorted(str(each) for part in rows.parts("test") for each in part.ids)
+
+    before = found()
+    for key in stored(store, LAYOUT.shards_prefix("test")):
+        store.delete(key)
+    rows, splits = meme_rows()
+    options = ShardOptions(shard_rows=9, workers=1)
+    write_shards(store, LAYOUT, "test", rows, splits, TAXONOMY, options)
+    assert store.exists(LAYOUT.shard("test", 0))
+    assert found() == before
+    assert len(before) == SIZES["test"]
 
 
 def test_experts_that_are_trained_along_are_seen_through_the_shards(store, tmp_path):

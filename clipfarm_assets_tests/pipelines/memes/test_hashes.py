@@ -11,6 +11,7 @@ from PIL import Image
 from clipfarm_assets.pipelines.memes import hashes
 from clipfarm_assets.pipelines.memes.hashes import SCHEMA, hash_images, perceptual_hash
 from clipfarm_assets.pipelines.memes.manifest import list_images
+from clipfarm_assets.storage.images import ImageLimits
 from clipfarm_assets.storage.tables import parquet_to_table, table_to_parquet
 from clipfarm_assets_tests.pipelines.memes.raw_kit import (
     LAYOUT,
@@ -90,6 +91,20 @@ def test_a_file_too_large_is_not_read(store):
     found = hash_images(store, LAYOUT, sizes, sizes)
     assert found.by_image["a.png"].problem == "image_too_large"
     assert store.count("get", LAYOUT.images()) == 0
+
+
+def test_what_may_be_packed_has_a_hash_and_other_limits_make_all_again(store):
+    put_images(store, {"a.png": 1, "b.png": file_of(picture(2, (90, 80)))})
+    tight = ImageLimits(pixels=64 * 48)
+    assert hashed(store, limits=tight).by_image["b.png"].problem == "image_corrupt"
+    said = []
+    wide = hashed(store, limits=ImageLimits(pixels=90 * 80), say=said.append)
+    assert (wide.read, wide.known) == (2, 0)
+    assert wide.values()["b.png"] == perceptual_hash(picture(2, (90, 80)))
+    assert "made again" in said[0]
+    assert hashed(store, limits=ImageLimits(pixels=90 * 80)).known == 2
+    heavy = ImageLimits(file_bytes=100)
+    assert {h.problem for h in hashed(store, limits=heavy).by_image.values()} == {"image_too_large"}
 
 
 def test_a_second_run_reads_nothing_and_writes_nothing(store):

@@ -71,14 +71,42 @@ def test_our_own_shards_survive_the_way_round(tmp_path):
     fill(store, rows)
     write(store, rows)
     ours = read(store)
+    other = ObjectStore.open(str(tmp_path / "other"))
     keys = [
         LAYOUT.shard("train", shard.part) for shard in read_index(store, LAYOUT, "train").shards
     ]
-    import_shards(store, LAYOUT, "val", keys, DEFAULT_TAXONOMY, SMALL)
-    for was, now in zip(ours, read(store, "val"), strict=True):
+    for key in keys:
+        other.put(f"theirs/{key}", store.get(key))
+    theirs = [f"theirs/{key}" for key in keys]
+    import_shards(other, LAYOUT, "val", theirs, DEFAULT_TAXONOMY, SMALL)
+    for was, now in zip(ours, read(other, "val"), strict=True):
         assert (was.key, was.txt, was.png) == (now.key, now.txt, now.png)
         assert was.json["labels"] == now.json["labels"]
         assert was.json["group"] == now.json["group"]
+
+
+def test_memes_of_another_split_are_not_taken_in(tmp_path):
+    """What is in train would be examined on what it was fitted on, were it in test too."""
+    store = ObjectStore.open(str(tmp_path))
+    rows = memes(3)
+    fill(store, rows)
+    write(store, rows)
+    theirs = [
+        {"__key__": "a", "txt": "new", "png": image(7), "json": {"id": "new", "label": 1}},
+        {"__key__": "b", "txt": "old", "png": image(8), "json": {"id": rows[1].id, "label": 1}},
+    ]
+    store.put("theirs/0.tar", foreign_shard(theirs))
+    for split in ("val", "test"):
+        store.put("theirs/0.tar", foreign_shard(theirs))
+        report = import_shards(store, LAYOUT, split, ["theirs/0.tar"], DEFAULT_TAXONOMY, SMALL)
+        problem = next(each for each in report.index.problems if each.kind == "in_other_split")
+        assert problem.where == "image theirs/0.tar#b"
+        assert problem.detail == f"the shards of train hold id {rows[1].id}"
+        theirs[0]["json"]["id"] = "newer"
+    assert [sample.json["id"] for sample in read(store, "val")] == ["new"]
+    assert [sample.json["id"] for sample in read(store, "test")] == ["newer"]
+    again = import_shards(store, LAYOUT, "test", ["theirs/0.tar"], DEFAULT_TAXONOMY, SMALL)
+    assert (again.rows, again.written) == (1, 0)  # a split's own shards are no other's
 
 
 def test_a_damaged_or_absent_shard_of_another_writer_stops_the_import(tmp_path):

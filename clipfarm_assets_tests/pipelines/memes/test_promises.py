@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from clipfarm_assets.contracts.meme_rows import SPLITS
-from clipfarm_assets.contracts.meme_splits import MAX_DISTANCE, MemeSplits
+from clipfarm_assets.contracts.meme_splits import MemeSplits
 from clipfarm_assets.demo.memes.sample import make_memes
 from clipfarm_assets.pipelines.memes.evaluation import METRICS
 from clipfarm_assets.pipelines.memes.manifest import read_memes
@@ -19,9 +19,10 @@ from clipfarm_assets.pipelines.memes.promises import (
     splits_are_grouped,
 )
 from clipfarm_assets.pipelines.memes.shards import write_shards
-from clipfarm_assets.pipelines.memes.splits import make_splits, read_splits
+from clipfarm_assets.pipelines.memes.splits import make_splits, read_divided, read_splits
 from clipfarm_assets.storage.meme_layout import MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
+from clipfarm_assets_tests.pipelines.memes import raw_kit
 
 LAYOUT = MemeLayout()
 ROWS = 40
@@ -45,12 +46,12 @@ def store(packed, tmp_path):
 
 
 def pack(store, split, rows=None):
-    splits = read_splits(store, LAYOUT)
-    return write_shards(store, LAYOUT, split, rows or read_memes(store, LAYOUT).rows, splits)
+    memes, splits = read_divided(store, LAYOUT)
+    return write_shards(store, LAYOUT, split, rows or memes.rows, splits, memes.taxonomy)
 
 
 def grouped(store):
-    return splits_are_grouped(store, LAYOUT, MAX_DISTANCE)
+    return splits_are_grouped(store, LAYOUT)
 
 
 def one_of(store, split):
@@ -64,6 +65,19 @@ def test_all_hold_as_they_are_made(store):
     assert all(verdict.holds for verdict in verdicts)
     in_all = sum(verdict.examined + verdict.facts["reported"] for verdict in verdicts)
     assert in_all == grouped(store).examined
+
+
+def test_pictures_are_as_near_as_in_the_run_that_divided_them(tmp_path):
+    store = raw_kit.counting_store(tmp_path)
+    raw_kit.put_rows(store, raw_kit.put_memes(store, 12))
+    make_splits(store, LAYOUT, max_distance=20)  # of the nearest two of these
+    verdict = splits_are_grouped(store, LAYOUT)
+    assert verdict.holds
+    assert verdict.facts["max_distance"] == 20
+    assert verdict.facts["near_duplicates"] == 2
+    loose = replace(read_splits(store, LAYOUT), max_distance=0)
+    store.put(LAYOUT.splits(), loose.to_json())
+    assert splits_are_grouped(store, LAYOUT).facts["near_duplicates"] == 0
 
 
 def test_a_new_row_has_no_split(store):
@@ -145,11 +159,13 @@ def put_verdict(store, *, low, wins):
     difference = {
         "value": 0.04, "mean": 0.04, "low": low, "high": 0.09,
         "resamples": 2000, "groups": 31, "level": 0.95,
+        "better": 9, "worse": 1, "sign_p": 0.011,
     }  # fmt: skip
     verdict = {
         "best_unimodal": "text",
         "fusion": 0.84,
         "unimodal": 0.8,
+        "hardest": "vision",
         "difference": difference,
         "judged_on": "test",
         "fusion_wins": wins,
@@ -166,6 +182,8 @@ def test_the_lower_bound_is_shown_whoever_wins(store):
     assert won.holds
     assert won.facts["lower_bound"] == 0.01
     assert won.facts["serves"] == "fusion"
+    assert (won.facts["compared_with"], won.facts["sign_test_p"]) == ("vision", 0.011)
+    assert (won.facts["groups_better"], won.facts["groups_worse"]) == (9, 1)
     put_verdict(store, low=-0.01, wins=False)
     lost = fusion_beats_unimodal(store, LAYOUT, "abuse_hate")
     assert [str(finding) for finding in lost.findings] == ["abuse_hate: fusion and text, told"]

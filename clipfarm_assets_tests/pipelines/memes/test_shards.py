@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from clipfarm_assets.contracts.label_taxonomy import DEFAULT_TAXONOMY
 from clipfarm_assets.contracts.meme_splits import MemeSplits
 from clipfarm_assets.pipelines.memes.rows import (
     NoShards,
@@ -138,7 +139,7 @@ def test_only_the_rows_of_the_split_are_in_it(tmp_path):
     of = {row.id: ("train", "val", "test")[n % 3] for n, row in enumerate(rows)}
     splits = MemeSplits(of, {row.id: row.id for row in rows})
     for split in ("train", "val", "test"):
-        write_shards(store, LAYOUT, split, rows, splits, SMALL)
+        write_shards(store, LAYOUT, split, rows, splits, DEFAULT_TAXONOMY, SMALL)
         assert {s.json["id"] for s in read(store, split)} == set(splits.ids(split))
 
 

@@ -171,8 +171,54 @@ def test_a_draw_is_no_win():
     labels, values = rows(30, seed=1)
     predicted = predicted_classes(values)
     found = paired_macro_f1(labels, predicted, predicted, resamples=R)
-    assert found == Difference(0.0, 0.0, 0.0, 0.0, R, 30, 0.95)
+    assert found == Difference(0.0, 0.0, 0.0, 0.0, R, 30, 0.95, better=0, worse=0, sign_p=1.0)
     assert not found.is_better
+
+
+def one_better_than(labels, better, worse):
+    """Predictions of two models that are both wrong but for the first rows."""
+    a, b = 1 - labels, 1 - labels
+    a[:better] = labels[:better]
+    b[better : better + worse] = labels[better : better + worse]
+    return a, b
+
+
+def test_the_sign_test_is_scipys_of_the_groups_where_models_differ():
+    """Of the rows of a group together: what one is right more often in is its."""
+    binomtest = pytest.importorskip("scipy.stats").binomtest
+    labels, _ = rows(40, seed=6)
+    for better, worse in [(1, 0), (6, 0), (9, 1), (9, 2), (4, 9), (0, 3)]:
+        a, b = one_better_than(labels, better, worse)
+        found = paired_macro_f1(labels, a, b, resamples=R)
+        expected = binomtest(better, better + worse, alternative="greater").pvalue
+        assert (found.better, found.worse) == (better, worse)
+        assert found.sign_p == pytest.approx(expected)
+    a, b = one_better_than(labels, 6, 2)
+    together = paired_macro_f1(labels, a, b, ["one"] * 4 + ["two"] * 4 + ["three"] * 32)
+    assert (together.better, together.worse) == (1, 0), "4 against 0, and 2 against 2"
+
+
+@pytest.mark.parametrize(("groups", "wins"), [(5, False), (6, True)])
+def test_a_handful_of_groups_is_no_proof_however_sure_the_bootstrap_is(groups, wins):
+    """Five coins that all fall on one side do so once in 32 times, which is not 2.5%."""
+    labels = np.arange(groups) % 2
+    found = paired_macro_f1(labels, labels, 1 - labels, resamples=R)
+    assert found.low == 1.0
+    assert found.sign_p == pytest.approx(0.5**groups)
+    assert found.is_better is wins
+
+
+def test_of_equal_models_a_tiny_set_seldom_says_one_is_better():
+    """No more often than the level allows; the bootstrap alone says so far more often."""
+    rng = np.random.default_rng(3)
+    labels = np.tile([0, 1], 4)
+    wins = bootstrap_alone = 0
+    for trial in range(400):
+        a, b = (np.where(rng.random(8) < 0.7, labels, 1 - labels) for _ in range(2))
+        found = paired_macro_f1(labels, a, b, resamples=100, seed=trial)
+        wins += found.is_better
+        bootstrap_alone += found.low > 0
+    assert wins <= 0.025 * 400 < bootstrap_alone
 
 
 def test_one_group_tells_nothing_of_others():

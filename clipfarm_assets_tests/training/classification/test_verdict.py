@@ -56,6 +56,40 @@ def test_of_equal_modalities_the_first_is_named():
     assert judge(same, vision=same, text=same.copy()).best_unimodal == "vision"
 
 
+def test_fusion_must_be_better_than_every_modality_and_is_shown_against_the_hardest():
+    """Text has the best score, but vision, always right where fusion is, is harder to beat."""
+    text, vision, fusion = LABELS.copy(), LABELS.copy(), LABELS.copy()
+    text[:20] = 1 - text[:20]
+    vision[100:121] = 1 - vision[100:121]
+    fusion[:2] = 1 - fusion[:2]
+    fusion[100:116] = 1 - fusion[100:116]
+    found = judge(fusion, text=text, vision=vision)
+    assert found.best_unimodal == "text"
+    assert set(found.differences) == {"text", "vision"}
+    for name, predicted in (("text", text), ("vision", vision)):
+        assert found.differences[name] == paired_macro_f1(
+            LABELS, fusion, predicted, GROUPS, resamples=200, seed=1
+        )
+    lows = {name: each.low for name, each in found.differences.items()}
+    assert found.difference == found.differences[min(lows, key=lows.get)]
+    assert not found.fusion_wins
+
+
+def test_one_modality_that_is_not_beaten_is_enough_to_lose():
+    fusion = model(0.97, 3)
+    wrong = np.flatnonzero(fusion != LABELS)
+    rival = fusion.copy()
+    rival[np.flatnonzero(fusion == LABELS)[:1]] ^= 1  # all but as good, and not surely worse
+    found = judge(fusion, text=model(0.6, 1), vision=rival)
+    assert len(wrong)
+    assert found.differences["text"].is_better
+    assert not found.differences["vision"].is_better
+    assert not found.fusion_wins
+    assert found.hardest == "vision"
+    assert "of 100 groups" in str(found)
+    assert "better in 1 of them, worse in 0" in str(found)
+
+
 def test_without_modalities_there_is_nothing_to_compare_with():
     with pytest.raises(ValueError, match="found none"):
         judge(model(0.9, 1))

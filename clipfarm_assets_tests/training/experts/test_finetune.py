@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -82,6 +83,21 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(text_dir, tuned):
     curve = run(expert, kit.quick_config(), checkpoint=checkpoint)
     assert curve.resumed_after == 1
     assert saved(expert) == tuned[2]
+
+
+def test_a_checkpoint_of_another_tokenizer_is_not_gone_on_with(text_dir, tmp_path):
+    """Of the same weights and texts: other tokens are other rows."""
+    folder = tmp_path / text_dir.name
+    shutil.copytree(text_dir, folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["cat"], vocabulary["dog"] = vocabulary["dog"], vocabulary["cat"]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    checkpoint = Memory(kill_after=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(kit.start_text(text_dir), kit.quick_config(), checkpoint=checkpoint)
+    checkpoint.kill_after = None
+    assert run(kit.start_text(folder), kit.quick_config(), checkpoint=checkpoint).resumed_after == 0
 
 
 def test_the_saved_directory_loads_to_the_same_bits(tuned, tmp_path):

@@ -56,6 +56,14 @@ def test_images_of_any_mode_become_three_channels(expert, mode):
     assert tuple(prepared.shape) == (3, 32, 32)
 
 
+def test_what_was_packed_within_wider_limits_is_not_shrunk_on_the_way(expert):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 1500, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    small = image.resize((32, 32), Image.Resampling.BILINEAR)
+    plain = (np.asarray(small, dtype=np.float64).transpose(2, 0, 1) / 255 - 0.5) / 0.5
+    np.testing.assert_allclose(expert.prepare(kit.encoded(image)), plain, atol=1e-6)
+
+
 def test_a_file_that_is_no_image_is_refused(expert):
     whole = kit.encoded(kit.some_image(1))
     for data in (b"", b"not an image", whole[: len(whole) // 2]):

@@ -115,6 +115,42 @@ def test_a_buffer_mixes_and_loses_nothing(buffer):
     assert all(value <= place + buffer for place, value in enumerate(flat))
 
 
+def test_a_buffer_is_bounded_by_bytes_too_and_loses_nothing():
+    """Of images of 1 to 20 bytes no more than 50 are held, however many rows the buffer has."""
+    read = []
+
+    def rows(_):
+        for i in range(200):
+            read.append(1 + i * 7 % 20)
+            yield {"x": torch.tensor(i)}, torch.tensor(i)
+
+    def size(row):
+        return 1 + int(row[1]) * 7 % 20
+
+    batches = StreamedBatches(
+        rows, 200, 1, shuffle_buffer=60, shuffle_bytes=50, size_of=size, source="images"
+    )
+    given, most = [], 0
+    for _, target in batches.epoch(order()):
+        most = max(most, sum(read) - sum(1 + i * 7 % 20 for i in given))
+        given += target.tolist()
+    assert sorted(given) == list(range(200)) != given
+    assert 50 < most <= 50 + 20, "one row more is in hand"
+    read.clear()
+    assert [batch[0] for batch in drawn(batches)] == given
+    assert "50 bytes" in batches.identity()
+
+
+def test_a_row_beyond_the_bytes_of_a_buffer_is_given_all_the_same():
+    batches = numbers(9, 4, shuffle_bytes=10, size_of=lambda _row: 11)
+    assert sorted(itertools.chain(*drawn(batches))) == list(range(9))
+
+
+def test_bytes_that_suffice_change_nothing():
+    bounded = numbers(20, 7, shuffle_bytes=1000, size_of=lambda _row: 10)
+    assert drawn(bounded) == drawn(numbers(20, 7))
+
+
 def test_every_row_may_come_first_of_a_buffer():
     first = {drawn(numbers(6, 6), seed)[0][0] for seed in range(60)}
     assert first == set(range(6))

@@ -70,7 +70,8 @@ def _expert_options(modality: ExpertModality) -> dict[str, Any]:
             f"{modality}_expert",
             kinds={"pytorch", "huggingface"},
             code_version="1",
-            writes=f"memes/models/[label=<label>/]{modality}_expert/*",
+            writes=f"memes/models/[label=<label>/]{modality}_expert/*, "
+            f"{modality}_expert_versions/*",
         ),
         "backfill_policy": partitions.one_run_each(),
         "partitions_def": partitions.meme_labels,

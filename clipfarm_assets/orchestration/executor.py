@@ -1,18 +1,20 @@
-"""How steps run: a process each, forked from a server that has the heavy imports done already.
+"""How steps run: a process each, forked from a server that has the imports done already.
 
-A step that imports torch and transformers anew pays seconds; a fork of a process that holds them
-pays almost nothing. The server opens no store and runs no model, so nothing unsafe is forked.
+A step that imports torch, transformers and the definitions anew pays seconds; a fork of a process
+that holds them pays almost nothing. The server opens no store and runs no model, so nothing unsafe
+is forked.
 """
 
 from typing import Final
 
 import dagster as dg
 
-PRELOADED: Final = "clipfarm_assets.orchestration.preload"
+# By name: the definitions are a floor above, and the heavy imports no room's but the server's.
+PRELOADED: Final = ("clipfarm_assets.definitions", "clipfarm_assets.orchestration.preload")
 
 executor = dg.multiprocess_executor.configured(
     {
         "max_concurrent": 2,
-        "start_method": {"forkserver": {"preload_modules": [PRELOADED]}},
+        "start_method": {"forkserver": {"preload_modules": list(PRELOADED)}},
     }
 )

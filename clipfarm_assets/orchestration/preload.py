@@ -2,7 +2,8 @@
 
 import gc
 
-import torch  # noqa: F401, TID253 - the import is the point
+import matplotlib.backends.backend_agg  # noqa: F401 - the import is the point, as below
+import torch  # noqa: F401, TID253
 import transformers  # noqa: F401, TID253
 
 # What is imported by now lives as long as the process. Steps that make objects by the hundred

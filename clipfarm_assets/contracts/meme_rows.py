@@ -17,8 +17,9 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
+from clipfarm_assets.contracts.grouped_splits import SPLITS, Split
 from clipfarm_assets.contracts.label_taxonomy import DEFAULT_LABEL, LabelTaxonomy
 from clipfarm_assets.storage.keys import check_key
 
@@ -33,9 +34,6 @@ __all__ = [
     "read_rows",
     "sample_key",
 ]
-
-Split = Literal["train", "val", "test"]
-SPLITS: Final[tuple[Split, ...]] = get_args(Split)
 
 LEFT_OUT: Final = frozenset(
     {

@@ -1,5 +1,6 @@
 """Near-duplicates stay together, labels are spread evenly, and what has a split keeps it."""
 
+import hashlib
 import json
 from collections import Counter
 from dataclasses import replace
@@ -290,6 +291,15 @@ def stored(**changes):
     rows = [meme(f"m{k}") for k in range(6)]
     body = json.loads(assign_splits(rows, {row.id: row.id for row in rows}).to_json())
     return json.dumps({**body, **changes}).encode()
+
+
+def test_stored_bytes_are_those_of_the_first_version():
+    rows = [meme(f"m{k:02}", labels={"abuse_hate": int(k % 3 == 0)}) for k in range(40)]
+    groups = {row.id: f"m{k - k % 2:02}" for k, row in enumerate(rows)}
+    first = assign_splits(rows[:30], groups)
+    data = assign_splits(rows[10:], groups, previous=first).to_json()
+    expected = "6d1524c3ea6cd87c71bb909421d689cb2c1f7bf5f38efea70558189cb67a3367"
+    assert hashlib.sha256(data).hexdigest() == expected
 
 
 def test_the_object_names_ids_by_split():

@@ -1,0 +1,1 @@
+"""MIDI to arrays: reading files, piano rolls, event tokens, augmentation."""

@@ -53,18 +53,22 @@ def demo_model_name(directory: Path) -> str:
 
 
 def stand_in_dir(modality: Modality, cache_dir: Path) -> Path:
-    """The seeded model's directory, built in `cache_dir` if it is not there yet.
+    """The seeded model's directory, built in `cache_dir` if it is not there yet."""
+    return built_once(cache_dir / _NAMES[modality], _BUILDERS[modality])
+
+
+def built_once(final: Path, fill: Callable[[Path], None]) -> Path:
+    """A directory that `fill` fills, if it is not there yet.
 
     Several processes may ask at once: each builds beside the final name and the first to rename
     wins, so a directory under the final name is always complete.
     """
-    final = cache_dir / _NAMES[modality]
     if final.is_dir():
         return final
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    build = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=cache_dir))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    build = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
     try:
-        _BUILDERS[modality](build)
+        fill(build)
         build.chmod(0o755)  # mkdtemp's 0700 would lock out other users of a shared cache
         try:
             build.rename(final)

@@ -1,13 +1,17 @@
 """Keeping one bad item one bad item."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipfarm_assets.encoders.base import ContentMissing, MediaError
+
+_ADDRESS: Final = re.compile(r"<[\w.]+ object at 0x[0-9a-f]+>")
+"""How libraries name the file that they were given: another way each run, and reasons are kept."""
 
 
 @contextmanager
@@ -29,7 +33,8 @@ def media_errors(doing: str) -> Iterator[None]:
         raise MediaError(msg) from error
     except Exception as error:
         # Decoders are C libraries behind thin bindings: hostile bytes raise any type at all.
-        reason = " ".join(str(error).split()) or "no reason given"
+        told = _ADDRESS.sub("the file", str(error))
+        reason = " ".join(told.split()) or "no reason given"
         msg = f"cannot {doing}: {type(error).__name__}: {reason}"
         raise MediaError(msg) from error
 

@@ -9,8 +9,15 @@ from clipfarm_assets.encoders.config import EncoderConfig
 from clipfarm_assets.encoders.models import ModelUnavailable, has_safetensors
 
 
-def load_model(model_class: Any, path: Path, device: Any, *, may_miss: Iterable[str] = ()) -> Any:
-    """A transformers model from a local directory: float32, sdpa attention, eval mode.
+def load_model(
+    model_class: Any,
+    path: Path,
+    device: Any,
+    *,
+    may_miss: Iterable[str] = (),
+    attention: str = "sdpa",
+) -> Any:
+    """A transformers model from a local directory: float32, eval mode.
 
     ``from_pretrained`` only warns about weights it did not find and fills them at random; here
     that is an error. Weights the class has no use for (a decoder, a head) are fine.
@@ -20,6 +27,7 @@ def load_model(model_class: Any, path: Path, device: Any, *, may_miss: Iterable[
         path: The model directory.
         device: Torch device for the model.
         may_miss: Parameters that inference does not use and a checkpoint need not have.
+        attention: How it is computed; ``eager`` for models that have no other.
 
     Raises:
         ModelUnavailable: The files cannot be loaded, or do not fill the model.
@@ -31,7 +39,7 @@ def load_model(model_class: Any, path: Path, device: Any, *, may_miss: Iterable[
             model, report = model_class.from_pretrained(
                 path,
                 dtype=torch.float32,
-                attn_implementation="sdpa",
+                attn_implementation=attention,
                 use_safetensors=has_safetensors(path),
                 local_files_only=True,
                 ignore_mismatched_sizes=True,  # so that the report below names them

@@ -2,25 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any, Final
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
+from clipfarm_assets.encoders.audio.decoding import load_audio
 from clipfarm_assets.encoders.audio.forward import AudioForward
 from clipfarm_assets.encoders.base import Deadline, Encoded, MediaError, Source
 from clipfarm_assets.encoders.config import AudioConfig
-from clipfarm_assets.encoders.guard import media_errors, unit_vector
+from clipfarm_assets.encoders.guard import unit_vector
 from clipfarm_assets.encoders.loading import choose_device, load_model, use_threads
 from clipfarm_assets.encoders.models import ModelUnavailable, ResolvedModel
 from clipfarm_assets.encoders.torch_encoder import OncePerPrecision, TorchEncoder
 
 PREPROCESS_VERSION: Final = "audio-1"
-MAX_SAMPLES: Final = 2**28
-"""Samples decoded at most, over all channels: 1 GiB. A small compressed file can ask for more."""
-_SAMPLE_RATES: Final = range(1_000, 1_000_001)
 
 # A training-time parameter; the published 960h checkpoint lacks it and inference never reads it.
 _MAY_MISS: Final = ("masked_spec_embed",)
@@ -126,51 +122,6 @@ class AudioEncoder(TorchEncoder[AudioConfig]):
 
         samples = torch.from_numpy(values).to(self._device).unsqueeze(0)
         return unit_vector(self.forward(samples)[0].cpu().numpy(), "audio")
-
-
-def load_audio(
-    raw: bytes, sample_rate: int, max_seconds: float
-) -> tuple[NDArray[np.float32], float]:
-    """What ``librosa.load(file, sr=sample_rate, mono=True, duration=max_seconds)`` gives.
-
-    These are its own steps, called one by one: `librosa.load` itself looks for audioread's
-    backends first, which starts programs, and reads a file whose header was never looked at.
-
-    Returns:
-        Samples, float32 of shape (samples,), and the whole file's length in seconds.
-
-    Raises:
-        MediaError: No decodable audio file, or one that would not fit into memory.
-    """
-    if not raw:
-        msg = "cannot decode the audio: the object is empty (0 bytes); upload the file again"
-        raise MediaError(msg)
-    from librosa import resample, to_mono  # outside: a broken installation is no medium's fault
-
-    with media_errors("decode the audio"):
-        with soundfile.SoundFile(BytesIO(raw)) as file:
-            rate, channels = file.samplerate, file.channels
-            frames = int(max_seconds * rate)
-            _check_extent(rate, channels, min(frames, file.frames))
-            samples = file.read(frames=frames, dtype="float32").T
-            seconds = file.frames / rate
-        mono = to_mono(samples)
-        # soxr wants at least one sample; an empty file is reported as too short by the caller.
-        wave = resample(mono, orig_sr=rate, target_sr=sample_rate) if mono.size else mono
-    return wave, seconds
-
-
-def _check_extent(rate: int, channels: int, frames: int) -> None:
-    if rate not in _SAMPLE_RATES:
-        limits = f"{_SAMPLE_RATES[0]} to {_SAMPLE_RATES[-1]}"
-        msg = f"cannot decode the audio: its sample rate is {rate} Hz, expected {limits}"
-        raise MediaError(msg)
-    if frames * channels > MAX_SAMPLES:
-        msg = (
-            f"cannot decode the audio: {frames} frames of {channels} channels at {rate} Hz, "
-            f"the limit is {MAX_SAMPLES} samples"
-        )
-        raise MediaError(msg)
 
 
 def _receptive_field(config: Any) -> int:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from clipfarm_assets.encoders.audio.encoder import load_audio
+from clipfarm_assets.encoders.audio.decoding import load_audio
 from clipfarm_assets.encoders.base import MediaError
 from clipfarm_assets.encoders.config import AudioConfig
 from clipfarm_assets.encoders.demo_models import stand_in_dir

@@ -8,7 +8,7 @@ import pytest
 
 from clipfarm_assets.storage.backend import Backend
 from clipfarm_assets.storage.bulk import Lanes
-from clipfarm_assets.storage.objects import ObjectInfo, ObjectStore, S3Settings
+from clipfarm_assets.storage.objects import ObjectHead, ObjectInfo, ObjectStore, S3Settings
 from clipfarm_assets_tests.servers import BUCKET, s3_settings
 
 
@@ -30,8 +30,8 @@ def store(request: pytest.FixtureRequest) -> ObjectStore:
 class CountingStore(ObjectStore):
     """A store that counts what reaches its backend: on S3, roughly its requests.
 
-    Kinds are get, tail, head, put, list and delete; a compare-and-swap is a put, and a version is
-    a head. `calls` are (kind, key) in the order in which they began; of a list, its folder.
+    Kinds are get, tail, range, head, put, list and delete; a compare-and-swap is a put, a version
+    is a head. `calls` are (kind, key) in the order in which they began; of a list, its folder.
     """
 
     def __init__(self, url: str, s3: S3Settings | None = None) -> None:
@@ -60,6 +60,14 @@ class _Counting:
     def get_tail(self, key: str, length: int) -> bytes:
         self._calls.append(("tail", key))
         return self._backend.get_tail(key, length)
+
+    def head(self, key: str) -> ObjectHead:
+        self._calls.append(("head", key))
+        return self._backend.head(key)
+
+    def get_range(self, key: str, start: int, length: int, mark: str | None) -> bytes:
+        self._calls.append(("range", key))
+        return self._backend.get_range(key, start, length, mark)
 
     def get_versioned(self, key: str) -> tuple[bytes, str]:
         self._calls.append(("get", key))

@@ -16,6 +16,20 @@ class ObjectInfo:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class ObjectHead:
+    """What is known of an object without reading it.
+
+    Attributes:
+        size: In bytes.
+        mark: Another one each time the object is written, of equal bytes too; costs no reading, as
+            a version of a folder's does.
+    """
+
+    size: int
+    mark: str
+
+
 class Backend(Protocol):
     """Operations on checked keys. Not found is a bare `FileNotFoundError`."""
 
@@ -24,6 +38,16 @@ class Backend(Protocol):
 
     def get_tail(self, key: str, length: int) -> bytes:
         """The object's last `length` bytes; all of them if there are fewer."""
+
+    def head(self, key: str) -> ObjectHead:
+        """The object's size and mark, read from nothing of it."""
+
+    def get_range(self, key: str, start: int, length: int, mark: str | None) -> bytes:
+        """Bytes of the object; fewer than `length`, 1 at least asked for, where it ends before.
+
+        Raises:
+            ObjectChanged: Its mark is another than `mark`, if that is given.
+        """
 
     def get_versioned(self, key: str) -> tuple[bytes, str]:
         """The object's bytes and the version they are."""

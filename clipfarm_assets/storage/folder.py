@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from obstore.exceptions import AlreadyExistsError
 from obstore.store import LocalStore
 
-from clipfarm_assets.storage.backend import ObjectInfo
+from clipfarm_assets.storage.backend import ObjectHead, ObjectInfo
 from clipfarm_assets.storage.bulk import Lanes
 from clipfarm_assets.storage.errors import (
     ObjectChanged,
@@ -55,6 +55,32 @@ class FolderBackend:
     def get_tail(self, key: str, length: int) -> bytes:
         """See `Backend`."""
         return _read(self._confined(key), last=length)
+
+    def head(self, key: str) -> ObjectHead:
+        """See `Backend`."""
+        descriptor, found = _opened(self._confined(key))
+        os.close(descriptor)
+        return _head(found)
+
+    def get_range(self, key: str, start: int, length: int, mark: str | None) -> bytes:
+        """See `Backend`."""
+        descriptor, found = _opened(self._confined(key))
+        try:
+            head = _head(found)
+            if mark is not None and head.mark != mark:
+                raise ObjectChanged(key)
+            # Never more than there is: whoever asks may have been told the length by a stranger.
+            end = min(start + length, head.size)
+            parts = []
+            while start < end:
+                part = os.pread(descriptor, min(end - start, _PART_BYTES), start)
+                if not part:  # cut off in place, by a stranger to this store
+                    break
+                parts.append(part)
+                start += len(part)
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        finally:
+            os.close(descriptor)
 
     def get_versioned(self, key: str) -> tuple[bytes, str]:
         """See `Backend`."""
@@ -195,21 +221,9 @@ class FolderBackend:
 
 
 def _read(path: str, flags: int = 0, last: int | None = None) -> bytes:
-    """The bytes of a regular file, or its `last` ones. What is none holds no object, as on S3.
-
-    Raises:
-        FileNotFoundError: No such file, or something else than a file is there.
-        OSError: It can't be read.
-    """
+    """The bytes of a regular file, or its `last` ones; raises as `_opened`."""
+    descriptor, found = _opened(path, flags)
     try:
-        # Not blocking: opening a pipe would wait for someone to write into it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
-    except NotADirectoryError as error:
-        raise FileNotFoundError(path) from error
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise FileNotFoundError(path)
         size = found.st_size
         if last is not None and last < size:
             size = last
@@ -220,3 +234,27 @@ def _read(path: str, flags: int = 0, last: int | None = None) -> bytes:
     finally:
         os.close(descriptor)
     return data
+
+
+def _opened(path: str, flags: int = 0) -> tuple[int, os.stat_result]:
+    """A regular file opened for reading. What is none holds no object, as on S3.
+
+    Raises:
+        FileNotFoundError: No such file, or something else than a file is there.
+        OSError: It can't be read.
+    """
+    try:
+        # Not blocking: opening a pipe would wait for someone to write into it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | flags)
+    except NotADirectoryError as error:
+        raise FileNotFoundError(path) from error
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise FileNotFoundError(path)
+    return descriptor, found
+
+
+def _head(found: os.stat_result) -> ObjectHead:
+    """Every write makes another file, so that its number tells what the clock is too coarse for."""
+    return ObjectHead(found.st_size, f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}")

@@ -7,6 +7,7 @@ and libwebp. The PNG's compression level is fixed; it carries no metadata, of wh
 where a photo was taken.
 """
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -75,6 +76,9 @@ class ImageLimits:
 
 
 DEFAULT_LIMITS: Final = ImageLimits()
+
+#: Of images out of our own shards: what they may be was decided when they were packed.
+PACKED: Final = ImageLimits(sys.maxsize, sys.maxsize, sys.maxsize)
 
 
 @dataclass(frozen=True, slots=True)

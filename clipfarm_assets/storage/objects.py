@@ -9,7 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from clipfarm_assets.storage.backend import Backend, ForkGuard, ObjectInfo
+from clipfarm_assets.storage.backend import Backend, ForkGuard, ObjectHead, ObjectInfo
 from clipfarm_assets.storage.bulk import in_order
 from clipfarm_assets.storage.errors import (
     ObjectChanged,
@@ -24,6 +24,7 @@ from clipfarm_assets.storage.s3 import S3Backend, S3Settings
 __all__ = [
     "ObjectChanged",
     "ObjectExists",
+    "ObjectHead",
     "ObjectInfo",
     "ObjectStore",
     "OutsideStore",
@@ -105,6 +106,45 @@ class ObjectStore:
         except FileNotFoundError:
             # Without the library's own text: it says no more, in a page of it.
             raise self._not_found(key) from None
+
+    def head(self, key: str) -> ObjectHead:
+        """Size and mark of `key`, without fetching it."""
+        try:
+            return self._backend().head(check_key(key))
+        except FileNotFoundError:
+            # Without the library's own text: it says no more, in a page of it.
+            raise self._not_found(key) from None
+
+    def get_range(self, key: str, start: int, length: int, mark: str | None = None) -> bytes:
+        """Some bytes of `key`, and nothing else of it.
+
+        Args:
+            key: The object.
+            start: Where they begin, from 0.
+            length: How many.
+            mark: That of `head`: bytes of another object than the one seen then are refused, so
+                that parts which are read one by one are of one object.
+
+        Raises:
+            EOFError: The object ends before; an object that does is damaged or not what it was.
+            ObjectChanged: It was written again since `mark`.
+            ValueError: `start` is negative, or `length` less than 1.
+        """
+        if start < 0 or length < 1:
+            msg = f"a range begins at 0 or later and has 1 byte or more: found {start}, {length}"
+            raise ValueError(msg)
+        try:
+            data = self._backend().get_range(check_key(key), start, length, mark)
+        except FileNotFoundError:
+            # Without the library's own text: it says no more, in a page of it.
+            raise self._not_found(key) from None
+        except ObjectChanged:
+            msg = f"{key} in {self.url} was written again while it was read; read it anew"
+            raise ObjectChanged(msg) from None
+        if len(data) < length:
+            msg = f"{key} in {self.url} ends before the bytes {start} to {start + length}"
+            raise EOFError(msg)
+        return data
 
     def get_versioned(self, key: str) -> tuple[bytes, str]:
         """The bytes of `key` and their version, to be given to `swap`."""

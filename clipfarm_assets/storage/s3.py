@@ -12,7 +12,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
-from clipfarm_assets.storage.backend import ObjectInfo
+from clipfarm_assets.storage.backend import ObjectHead, ObjectInfo
 from clipfarm_assets.storage.bulk import Lanes
 from clipfarm_assets.storage.errors import ObjectChanged, ObjectExists, StoreUnavailable
 
@@ -131,6 +131,29 @@ class S3Backend:
             # An empty object has no range to give, and some servers know no ranges. Whatever else
             # it was happens again here.
             return self.get(key)[-length:]
+
+    def head(self, key: str) -> ObjectHead:
+        """See `Backend`."""
+        with self._bucket_checked():
+            found = obstore.head(self._store, key)
+            return ObjectHead(found["size"], self._etag(key, found["e_tag"]))
+
+    def get_range(self, key: str, start: int, length: int, mark: str | None) -> bytes:
+        """See `Backend`."""
+        with self._bucket_checked():
+            try:
+                part = obstore.get(self._store, key, options={"range": (start, start + length)})
+            except FileNotFoundError:
+                raise
+            except BaseError:
+                # A range beyond the end is an error of the server, told as any other.
+                if start < self.head(key).size:
+                    raise
+                return b""
+            # Compared here: some servers know no conditions of reading.
+            if mark is not None and part.meta["e_tag"] != mark:
+                raise ObjectChanged(key)
+            return bytes(part.bytes())
 
     def get_versioned(self, key: str) -> tuple[bytes, str]:
         """See `Backend`."""

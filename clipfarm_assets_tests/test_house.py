@@ -34,6 +34,8 @@ LAZY_ROOMS = {
     ("training", "experts"),
     ("training", "families"),
     ("training", "networks"),
+    ("training", "song_encoders"),
+    ("training", "songs"),
 }
 LONGEST_FILE = 400
 

@@ -1,22 +1,14 @@
 """Where trained models of memes lie: every version by itself, and the newest under the known keys.
 
-A version is named by its inputs and immutable, by the rules of `snapshot`; what serves is pinned to
-one. Beside the versions lie copies of the newest one's files under the keys that people know, e.g.
-``models/mm_fusion/fusion_model.pt``, with its ``snapshot.json`` written last. Nothing here is read
-from the copies but that file, which names the version.
+See `model_versions`. The known keys are e.g. ``models/mm_fusion/fusion_model.pt``.
 """
 
-import json
-import re
 from dataclasses import dataclass
-from typing import Final
 
 from clipfarm_assets.storage.meme_layout import MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
-from clipfarm_assets.training.snapshot import MANIFEST, BadSnapshot, Manifest
+from clipfarm_assets.training import model_versions
 from clipfarm_assets.training.snapshot_files import SnapshotFiles
-
-_VERSION: Final = re.compile(r"[0-9a-f]{16}")
 
 
 class NoMemeModel(FileNotFoundError):  # noqa: N818 - a state of the store
@@ -37,17 +29,15 @@ class FusionId:
 
     def __post_init__(self) -> None:
         """Check the version; raises `ValueError`."""
-        if not isinstance(self.version, str) or not _VERSION.fullmatch(self.version):
-            msg = f"bad model version {self.version!r:.100}: expected 16 hex digits"
-            raise ValueError(msg)
+        model_versions.check_version(self.version)
 
     def root(self, layout: MemeLayout) -> str:
         """Its folder, with the trailing slash."""
-        return f"{layout.fusion_model(self.label)}versions/{self.version}/"
+        return model_versions.versions_folder(layout.fusion_model(self.label), self.version)
 
     def staging(self, layout: MemeLayout) -> str:
         """The folder of attempts in progress, with the trailing slash."""
-        return f"{layout.fusion_model(self.label)}staging/{self.version}/"
+        return model_versions.staging_folder(layout.fusion_model(self.label), self.version)
 
     @property
     def claimed(self) -> str:
@@ -90,15 +80,9 @@ def open_fusion(
     if version is None:
         version = current_version(store, layout, label)
     snapshot_id = FusionId(label, version)
-    try:
-        data = store.get(snapshot_id.root(layout) + MANIFEST)
-    except FileNotFoundError:
-        msg = (
-            f"there is no fusion model {snapshot_id} in {store.url}: materialise "
-            f"memes/fusion_model for partition {label!r}"
-        )
-        raise NoMemeModel(msg) from None
-    return FusionSnapshot(store, layout, snapshot_id, Manifest.from_json(data, snapshot_id))
+    told = f"there is no fusion model {snapshot_id} in {store.url}: {_remedy(label)}"
+    manifest = model_versions.published(store, layout, snapshot_id, NoMemeModel(told))
+    return FusionSnapshot(store, layout, snapshot_id, manifest)
 
 
 def current_version(store: ObjectStore, layout: MemeLayout, label: str) -> str:
@@ -108,23 +92,10 @@ def current_version(store: ObjectStore, layout: MemeLayout, label: str) -> str:
         NoMemeModel: None was trained.
         BadSnapshot: The object that names it is malformed.
     """
-    key = layout.fusion_model(label) + MANIFEST
-    try:
-        data = store.get(key)
-    except FileNotFoundError:
-        msg = (
-            f"no fusion model of {label} was trained in {store.url}: materialise "
-            f"memes/fusion_model for partition {label!r}"
-        )
-        raise NoMemeModel(msg) from None
-    try:
-        return FusionId(label, json.loads(data)["version"]).version
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        msg = (
-            f"{key} names no version ({type(error).__name__}: {error}): materialise "
-            f"memes/fusion_model for partition {label!r} again"
-        )
-        raise BadSnapshot(msg) from None
+    told = f"no fusion model of {label} was trained in {store.url}: {_remedy(label)}"
+    return model_versions.newest_version(
+        store, layout.fusion_model(label), NoMemeModel(told), _remedy(label)
+    )
 
 
 def mirror(snapshot: FusionSnapshot) -> None:
@@ -133,7 +104,8 @@ def mirror(snapshot: FusionSnapshot) -> None:
     Raises:
         BadSnapshot: A file of the version is gone or was changed.
     """
-    store, folder = snapshot.store, snapshot.layout.fusion_model(snapshot.id.label)
-    for name in sorted(snapshot.manifest.artifacts):
-        store.put(folder + name, snapshot.read(name))
-    store.put(folder + MANIFEST, snapshot.manifest.to_json())
+    model_versions.mirror(snapshot, snapshot.layout.fusion_model(snapshot.id.label))
+
+
+def _remedy(label: str) -> str:
+    return f"materialise memes/fusion_model for partition {label!r}"

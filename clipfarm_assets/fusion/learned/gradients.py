@@ -147,12 +147,17 @@ class GradientMonitor:
         self._handles.clear()
 
     def report(self) -> GradientReport:
-        """Of all steps up to now."""
+        """Of all steps since the start, or since `clear`."""
         norms = {
             name: (square / self._steps[name]).sqrt().item()
             for name, square in self._squares.items()
         }
         return GradientReport(norms, dict(self._steps), imbalance(norms, self._ratio))
+
+    def clear(self) -> None:
+        """Forget the steps up to now, e.g. at the end of an epoch."""
+        self._steps.clear()
+        self._squares.clear()
 
     def _count_step(self, _head: nn.Module, _inputs: tuple[Tensor, ...]) -> None:
         self._step += 1  # of which only those count that gradients come back from

@@ -1,7 +1,8 @@
 """Whether fusion is better than each of its parts alone, beyond chance."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from numpy.typing import ArrayLike
 
@@ -47,6 +48,22 @@ class FusionVerdict:
     def fusion_wins(self) -> bool:
         """Whether fusion is better than every modality; see `Difference.is_better`."""
         return self.difference.is_better
+
+    @property
+    def title(self) -> str:
+        """The verdict in a few words, e.g. for a list of checks."""
+        return "fusion wins" if self.fusion_wins else "fusion does not win"
+
+    def to_fields(self) -> dict[str, Any]:
+        """As a JSON object, in words too."""
+        return {
+            **asdict(self),
+            "hardest": self.hardest,
+            "difference": asdict(self.difference),
+            "fusion_wins": self.fusion_wins,
+            "title": self.title,
+            "told": str(self),
+        }
 
     def __str__(self) -> str:
         """One sentence, with scores, the interval and the sign test."""

@@ -5,7 +5,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from clipfarm_assets.encoders.models import hash_model_dir
 from clipfarm_assets.storage.meme_layout import ExpertModality
 from clipfarm_assets.training.expert_config import ImageRepresentation, TextRepresentation
+from clipfarm_assets.training.experts.loading import load_base, load_finished
 from clipfarm_assets.training.experts.representations import (
     ExpertOutput,
     NoRepresentation,
@@ -33,6 +34,7 @@ class Expert(nn.Module, ABC, Generic[_Item, _Settings]):
 
     Attributes:
         modality: Of what.
+        settings: Of its representation; their defaults are its own.
         raw: Which field of a shard's sample it sees.
         chunk_items: So many items are worth a call of `represent`; more would only take memory.
         folder: Where its files are.
@@ -44,6 +46,7 @@ class Expert(nn.Module, ABC, Generic[_Item, _Settings]):
     """
 
     modality: ExpertModality
+    settings: type[_Settings]
     raw: str
     chunk_items: int
 
@@ -71,6 +74,51 @@ class Expert(nn.Module, ABC, Generic[_Item, _Settings]):
         self.eval()
         with torch.inference_mode():
             self.dim = self(self._example()).hidden.shape[1]
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        device: torch.device | str = "cpu",
+        *,
+        representation: _Settings | None = None,
+        name: str | None = None,
+    ) -> Self:
+        """A finished expert from a model directory.
+
+        Args:
+            folder: Of an ``AutoModelForSequenceClassification`` with its tokenizer, or of an
+                ``AutoModelForImageClassification`` with its image processor.
+            device: Where it runs.
+            representation: What its hidden state is; by default as `settings` say.
+            name: What it is called; by default the folder's name.
+
+        Raises:
+            ModelUnavailable: The files cannot be loaded, or do not fill the model.
+            NoRepresentation: It has no hidden state to be found.
+        """
+        model = load_finished(cls.modality, folder)
+        expert = cls(folder, model, representation or cls.settings(), name)
+        return expert.to(device)  # type: ignore[no-any-return]
+
+    @classmethod
+    def start(
+        cls,
+        folder: Path,
+        classes: Sequence[str],
+        seed: int,
+        *,
+        representation: _Settings | None = None,
+        name: str | None = None,
+    ) -> Self:
+        """An expert to fine-tune, on the CPU: a pretrained model, and a head drawn from `seed`.
+
+        Raises:
+            ModelUnavailable: The files cannot be loaded, or do not fill what is below the head.
+            NoRepresentation: It has no hidden state to be found.
+        """
+        model = load_base(cls.modality, folder, classes, seed)
+        return cls(folder, model, representation or cls.settings(), name)
 
     @property
     def device(self) -> torch.device:

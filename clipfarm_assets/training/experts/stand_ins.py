@@ -83,7 +83,7 @@ def stand_in_text(folder: Path, texts: Iterable[str], size: StandInSize = FULL_S
         max_position_embeddings=_MAX_TOKENS,
     )
     path = folder / TEXT_STAND_IN
-    _save(transformers.BertForSequenceClassification(config), path)
+    save_stand_in(transformers.BertForSequenceClassification(config), path, _SEEDS[TEXT_STAND_IN])
     tokenizer = transformers.BertTokenizer(
         vocab={piece: index for index, piece in enumerate(pieces)}, model_max_length=_MAX_TOKENS
     )
@@ -110,7 +110,7 @@ def stand_in_vision(folder: Path, size: StandInSize = FULL_SIZE) -> Path:
         intermediate_size=size.inner,
     )
     path = folder / VISION_STAND_IN
-    _save(transformers.ViTForImageClassification(config), path)
+    save_stand_in(transformers.ViTForImageClassification(config), path, _SEEDS[VISION_STAND_IN])
     processor = {
         "image_processor_type": "ViTImageProcessor",
         "do_resize": True,
@@ -122,7 +122,7 @@ def stand_in_vision(folder: Path, size: StandInSize = FULL_SIZE) -> Path:
         "image_mean": [0.5, 0.5, 0.5],
         "image_std": [0.5, 0.5, 0.5],
     }
-    _write_json(path / "preprocessor_config.json", processor)
+    write_json(path / "preprocessor_config.json", processor)
     return path
 
 
@@ -146,12 +146,12 @@ def _most_frequent(counts: Counter[str], most: int) -> list[str]:
     return sorted(counts, key=lambda piece: (-counts[piece], piece))[:most]
 
 
-def _save(model: Any, path: Path) -> None:
-    """Fill `model` from its name's seed and save it, marked as a stand-in."""
+def save_stand_in(model: Any, path: Path, seed: int) -> None:
+    """Fill `model` from `seed` and save it, marked as a stand-in."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             # A stream a name: adding a parameter to a class leaves the others as they are.
-            random = np.random.default_rng([_SEEDS[path.name], zlib.crc32(name.encode())])
+            random = np.random.default_rng([seed, zlib.crc32(name.encode())])
             values = random.standard_normal(tuple(parameter.shape), dtype=np.float32)
             if parameter.ndim > 1:
                 values *= np.float32(1 / np.sqrt(parameter[0].numel()))  # keeps the signal's scale
@@ -163,8 +163,9 @@ def _save(model: Any, path: Path) -> None:
         model.save_pretrained(path)
     config = json.loads((path / "config.json").read_bytes())
     config.pop("transformers_version", None)  # the same weights under any version
-    _write_json(path / "config.json", {**config, STAND_IN_FLAG: True})
+    write_json(path / "config.json", {**config, STAND_IN_FLAG: True})
 
 
-def _write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: Any) -> None:
+    """Write a model directory's file; equal data have equal bytes."""
     path.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n", encoding="utf-8")

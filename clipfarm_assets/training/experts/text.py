@@ -11,7 +11,6 @@ from torch import Tensor
 from clipfarm_assets.encoders.models import ModelUnavailable
 from clipfarm_assets.training.expert_config import TextRepresentation
 from clipfarm_assets.training.experts.expert import BLOCK_ROWS, Expert
-from clipfarm_assets.training.experts.loading import load_base, load_finished
 from clipfarm_assets.training.experts.representations import (
     NoRepresentation,
     Represented,
@@ -37,6 +36,7 @@ class TextExpert(Expert[str, TextRepresentation]):
     """A sequence classifier with its tokenizer. Texts are padded on the right."""
 
     modality: Literal["text"] = "text"
+    settings = TextRepresentation
     raw = "txt"
     chunk_items = 1024
 
@@ -47,55 +47,11 @@ class TextExpert(Expert[str, TextRepresentation]):
         representation: TextRepresentation,
         name: str | None = None,
     ) -> None:
-        """Take a loaded model; see `load`."""
-        self._tokenizer = _load_tokenizer(folder, model.config, representation.max_tokens)
+        """Take a loaded model; see `load` and `start`."""
+        self._tokenizer = load_tokenizer(folder, model.config, representation.max_tokens)
         super().__init__(folder, model, representation, name)
         if representation.pooling == "cls":
             self._check_first_token()
-
-    @classmethod
-    def load(
-        cls,
-        folder: Path,
-        device: torch.device | str = "cpu",
-        *,
-        representation: TextRepresentation | None = None,
-        name: str | None = None,
-    ) -> "TextExpert":
-        """A finished expert from a model directory.
-
-        Args:
-            folder: Of an ``AutoModelForSequenceClassification``, with its tokenizer.
-            device: Where it runs.
-            representation: What its hidden state is; by default the first token's.
-            name: What it is called; by default the folder's name.
-
-        Raises:
-            ModelUnavailable: The files cannot be loaded, or do not fill the model.
-            NoRepresentation: It has no hidden state to be found.
-        """
-        model = load_finished("text", folder)
-        expert = cls(folder, model, representation or TextRepresentation(), name)
-        return expert.to(device)  # type: ignore[no-any-return]
-
-    @classmethod
-    def start(
-        cls,
-        folder: Path,
-        classes: Sequence[str],
-        seed: int,
-        *,
-        representation: TextRepresentation | None = None,
-        name: str | None = None,
-    ) -> "TextExpert":
-        """An expert to fine-tune, on the CPU: a pretrained model, and a head drawn from `seed`.
-
-        Raises:
-            ModelUnavailable: The files cannot be loaded, or do not fill what is below the head.
-            NoRepresentation: It has no hidden state to be found.
-        """
-        model = load_base("text", folder, classes, seed)
-        return cls(folder, model, representation or TextRepresentation(), name)
 
     def tokenise(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Texts as the model's arguments, padded and cut to ``max_tokens``, on its device."""
@@ -103,26 +59,7 @@ class TextExpert(Expert[str, TextRepresentation]):
 
     def encode(self, texts: Sequence[str]) -> Tokenised:
         """`tokenise` on the CPU, with what was cut."""
-        longest = self.representation.max_tokens
-        if not texts:
-            shape = (0, longest)
-            example = self.encode([""]).inputs
-            return Tokenised({key: value.new_zeros(shape) for key, value in example.items()}, [])
-        encoded = self._tokenizer(
-            list(texts),
-            padding="max_length",
-            truncation=True,
-            max_length=longest,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
-        inputs = {key: encoded[key] for key in sorted(encoded.keys())}
-        cut = [0] * len(texts)
-        full = inputs["attention_mask"].sum(dim=1) == longest
-        for index in full.nonzero().flatten().tolist():
-            whole = self._tokenizer(texts[index], truncation=False, verbose=False)["input_ids"]
-            cut[index] = len(whole) - longest
-        return Tokenised(inputs, cut)
+        return tokenised(self._tokenizer, texts, self.representation.max_tokens)
 
     def cut_of(self, items: Sequence[str]) -> list[int]:
         """How many tokens of each text are beyond the maximum, and not seen."""
@@ -204,7 +141,35 @@ class TextExpert(Expert[str, TextRepresentation]):
         return torch.cat([rows, filling])
 
 
-def _load_tokenizer(folder: Path, config: Any, max_tokens: int) -> Any:
+def tokenised(tokenizer: Any, texts: Sequence[str], longest: int) -> Tokenised:
+    """Texts as a model's arguments, padded and cut to `longest` tokens, and what was cut.
+
+    Args:
+        tokenizer: Of `load_tokenizer`.
+        texts: N of them; none are fine.
+        longest: Special tokens included.
+    """
+    if not texts:
+        example = tokenised(tokenizer, [""], longest).inputs
+        return Tokenised({key: value.new_zeros((0, longest)) for key, value in example.items()}, [])
+    encoded = tokenizer(
+        list(texts),
+        padding="max_length",
+        truncation=True,
+        max_length=longest,
+        return_attention_mask=True,
+        return_tensors="pt",
+    )
+    inputs = {key: encoded[key] for key in sorted(encoded.keys())}
+    cut = [0] * len(texts)
+    full = inputs["attention_mask"].sum(dim=1) == longest
+    for index in full.nonzero().flatten().tolist():
+        whole = tokenizer(texts[index], truncation=False, verbose=False)["input_ids"]
+        cut[index] = len(whole) - longest
+    return Tokenised(inputs, cut)
+
+
+def load_tokenizer(folder: Path, config: Any, max_tokens: int) -> Any:
     """The directory's tokenizer, padding and cutting on the right.
 
     Raises:

@@ -1,6 +1,5 @@
 """The expert of a meme's image."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -12,14 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from clipfarm_assets.encoders.models import ModelUnavailable
-from clipfarm_assets.storage.images import ImageLimits, decode_rgb
+from clipfarm_assets.storage.images import PACKED, decode_rgb
 from clipfarm_assets.training.expert_config import ImageRepresentation
 from clipfarm_assets.training.experts.expert import BLOCK_ROWS, Expert
-from clipfarm_assets.training.experts.loading import load_base, load_finished
 from clipfarm_assets.training.experts.representations import Represented, pool_image, to_arrays
 
 _PIXELS: Final = "pixel_values"
-_PACKED: Final = ImageLimits(sys.maxsize, sys.maxsize, sys.maxsize)
 _TRIED_SIZES: Final = ((37, 53), (64, 40))
 
 
@@ -27,6 +24,7 @@ class VisionExpert(Expert[Tensor, ImageRepresentation]):
     """An image classifier with its image processor, Pillow's one: torchvision is not needed."""
 
     modality: Literal["vision"] = "vision"
+    settings = ImageRepresentation
     raw = "png"
     chunk_items = BLOCK_ROWS
 
@@ -37,7 +35,7 @@ class VisionExpert(Expert[Tensor, ImageRepresentation]):
         representation: ImageRepresentation,
         name: str | None = None,
     ) -> None:
-        """Take a loaded model; see `load`."""
+        """Take a loaded model; see `load` and `start`."""
         self._processor = _load_processor(folder)
         shapes = {tuple(self._processed(Image.new("RGB", size)).shape) for size in _TRIED_SIZES}
         if len(shapes) != 1:
@@ -49,50 +47,6 @@ class VisionExpert(Expert[Tensor, ImageRepresentation]):
         self.shape: tuple[int, int, int] = shapes.pop()
         super().__init__(folder, model, representation, name)
 
-    @classmethod
-    def load(
-        cls,
-        folder: Path,
-        device: torch.device | str = "cpu",
-        *,
-        representation: ImageRepresentation | None = None,
-        name: str | None = None,
-    ) -> "VisionExpert":
-        """A finished expert from a model directory.
-
-        Args:
-            folder: Of an ``AutoModelForImageClassification``, with its image processor.
-            device: Where it runs.
-            representation: What its hidden state is.
-            name: What it is called; by default the folder's name.
-
-        Raises:
-            ModelUnavailable: The files cannot be loaded, or do not fill the model.
-            NoRepresentation: It has no hidden state to be found.
-        """
-        model = load_finished("vision", folder)
-        expert = cls(folder, model, representation or ImageRepresentation(), name)
-        return expert.to(device)  # type: ignore[no-any-return]
-
-    @classmethod
-    def start(
-        cls,
-        folder: Path,
-        classes: Sequence[str],
-        seed: int,
-        *,
-        representation: ImageRepresentation | None = None,
-        name: str | None = None,
-    ) -> "VisionExpert":
-        """An expert to fine-tune, on the CPU: a pretrained model, and a head drawn from `seed`.
-
-        Raises:
-            ModelUnavailable: The files cannot be loaded, or do not fill what is below the head.
-            NoRepresentation: It has no hidden state to be found.
-        """
-        model = load_base("vision", folder, classes, seed)
-        return cls(folder, model, representation or ImageRepresentation(), name)
-
     def prepare(self, raw: bytes) -> Tensor:
         """An image as shards have it, as the model takes it: float32 ``[3, H, W]``, on the CPU.
 
@@ -102,7 +56,7 @@ class VisionExpert(Expert[Tensor, ImageRepresentation]):
         Raises:
             BadImage: It is none that can be decoded.
         """
-        image, _ = decode_rgb(raw, _PACKED)
+        image, _ = decode_rgb(raw, PACKED)
         return self._processed(image)
 
     def collate(self, raw: Sequence[bytes]) -> dict[str, Tensor]:

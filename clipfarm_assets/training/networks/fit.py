@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -42,6 +43,7 @@ from clipfarm_assets.training.networks.objectives import (
 from clipfarm_assets.training.networks.parameter_groups import ParameterGroup, adamw
 from clipfarm_assets.training.networks.progress import Progress, Say
 from clipfarm_assets.training.networks.reproducible import Stream, generator, reproducible
+from clipfarm_assets.training.networks.watch import Watch
 
 __all__ = [
     "BLOCK_ROWS",
@@ -59,6 +61,7 @@ __all__ = [
     "Say",
     "StoredCheckpoint",
     "StreamedBatches",
+    "Watch",
     "as_tensor",
     "balanced_class_weights",
     "binary_cross_entropy",
@@ -100,6 +103,7 @@ class Curve:
         best_epoch: Index of the epoch whose weights the network has now.
         stopped_early: Whether patience ended it before the last epoch.
         other_scores: The objective's other scores after the epoch, by name.
+        watched: What a `Watch` said of the epoch, by name.
         resumed_after: How many epochs a checkpoint brought along. This and the next tell of the
             run, not of the result: curves that differ in them alone are equal.
         discarded: How many checkpoints were of no use, and discarded.
@@ -111,6 +115,7 @@ class Curve:
     best_epoch: int
     stopped_early: bool
     other_scores: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    watched: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     resumed_after: int = field(default=0, compare=False)
     discarded: int = field(default=0, compare=False)
 
@@ -191,6 +196,7 @@ def fit_batches(
     clip_norm: float | None = None,
     clip: Clip = clip_together,
     restart_foreign: bool = False,
+    watch: Watch | None = None,
 ) -> Curve:
     """Fit `network` in place with AdamW, and leave it on the CPU in eval mode at its best epoch.
 
@@ -219,6 +225,7 @@ def fit_batches(
             function of a module, by whose name checkpoints are told apart.
         restart_foreign: Discard a checkpoint that is damaged or of another fit; it is counted in
             the curve and said.
+        watch: Looks on; what it says is kept in the curve.
 
     Raises:
         ValueError: A part has no rows, a group or `clip_norm` makes no sense.
@@ -237,8 +244,11 @@ def fit_batches(
     device = choose_device(config.device)
     last = config.max_epochs
     clipped = None if clip_norm is None else partial(clip, network, clip_norm)
-    with reproducible(seed, Stream.DROPOUT, device):
+    with ExitStack() as stack:
+        stack.enter_context(reproducible(seed, Stream.DROPOUT, device))
         network.to(device)
+        if watch is not None:
+            stack.enter_context(watch)
         optimizer, names = adamw(network, config, groups)
         order = generator(seed, Stream.SHUFFLE)
         state = FitState(network, optimizer, names, order, device)
@@ -256,6 +266,8 @@ def fit_batches(
                 "device": device.type,
                 "torch": torch.__version__,
             }
+            if watch is not None:
+                belongs_to["watch"] = list(watch.names)
             found, discarded = resume(
                 checkpoint,
                 belongs_to,
@@ -270,6 +282,8 @@ def fit_batches(
         try:
             while not state.ended(last, config.patience):
                 state.train_loss.append(_epoch(state, train, objective, clipped, progress))
+                if watch is not None:
+                    state.keep_watched(watch.epoch())
                 _validate(state, val, objective, seed)
                 state.keep_if_best()
                 if checkpoint is not None:
@@ -291,6 +305,7 @@ def fit_batches(
         best_epoch=state.best_epoch,
         stopped_early=state.epochs < last,
         other_scores={key: tuple(state.other_scores[key]) for key in objective.other_scores},
+        watched={key: tuple(state.watched[key]) for key in (watch.names if watch else ())},
         resumed_after=resumed_after,
         discarded=discarded,
     )

@@ -14,6 +14,7 @@ _NETWORK: Final = "network/"
 _BEST: Final = "best/"
 _OPTIMIZER: Final = "optimizer/"
 _OTHER_SCORES: Final = "curve/other_scores/"
+_WATCHED: Final = "curve/watched/"
 _BEST_EPOCH: Final = "curve/best_epoch"
 _TRAIN_LOSS: Final = "curve/train_loss"
 _VAL_SCORE: Final = "curve/val_score"
@@ -35,6 +36,7 @@ class FitState:
         train_loss: Of each epoch.
         val_score: Of each epoch; lower is better.
         other_scores: Of each epoch, by name.
+        watched: What was seen of each epoch's training steps, by name.
         best_epoch: Index of the first epoch with the lowest score.
         best: What learns of the network, as it was then.
     """
@@ -47,6 +49,7 @@ class FitState:
     train_loss: list[float] = field(default_factory=list)
     val_score: list[float] = field(default_factory=list)
     other_scores: dict[str, list[float]] = field(default_factory=dict)
+    watched: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
 
@@ -54,6 +57,11 @@ class FitState:
     def epochs(self) -> int:
         """How many are done."""
         return len(self.val_score)
+
+    def keep_watched(self, numbers: Mapping[str, float]) -> None:
+        """Keep what was seen of the epoch in progress."""
+        for name, number in numbers.items():
+            self.watched.setdefault(name, []).append(number)
 
     def ended(self, last: int, patience: int) -> bool:
         """Whether `last` epochs are done, or none of the last `patience` ones was the best."""
@@ -83,6 +91,8 @@ class FitState:
         found[_VAL_SCORE] = torch.tensor(self.val_score, dtype=torch.float64)
         for name, scores in self.other_scores.items():
             found[f"{_OTHER_SCORES}{name}"] = torch.tensor(scores, dtype=torch.float64)
+        for name, numbers in self.watched.items():
+            found[f"{_WATCHED}{name}"] = torch.tensor(numbers, dtype=torch.float64)
         found[_ORDER] = self.order.get_state()
         found[_CPU] = torch.default_generator.get_state()
         if self.device.type == "cuda":
@@ -103,6 +113,9 @@ class FitState:
         self.val_score = tensors[_VAL_SCORE].tolist()
         self.other_scores = {
             name: scores.tolist() for name, scores in _below(_OTHER_SCORES, tensors).items()
+        }
+        self.watched = {
+            name: numbers.tolist() for name, numbers in _below(_WATCHED, tensors).items()
         }
         self.order.set_state(tensors[_ORDER])
         torch.default_generator.set_state(tensors[_CPU])

@@ -1,0 +1,1 @@
+"""Encoders of songs' lyrics, audio and MIDI. Imports torch: import its modules late."""

@@ -1,0 +1,117 @@
+"""How networks of songs are fitted: what is minimised, at which rates, clipped and watched how."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from clipfarm_assets.fusion.learned.auxiliary import AllLogits, auxiliary_loss, fused_alone
+from clipfarm_assets.fusion.learned.gradients import clip_by_modality
+from clipfarm_assets.fusion.learned.network import FusionNetwork
+from clipfarm_assets.training.networks.batches import Batches
+from clipfarm_assets.training.networks.checkpoint import Checkpoint
+from clipfarm_assets.training.networks.fit import Curve, Say, fit_batches
+from clipfarm_assets.training.networks.objectives import (
+    Objective,
+    balanced_class_weights,
+    cross_entropy,
+)
+from clipfarm_assets.training.networks.parameter_groups import ParameterGroup
+from clipfarm_assets.training.networks.watch import GradientWatch
+from clipfarm_assets.training.song_config import TrainingConfig
+from clipfarm_assets.training.songs.gradients import GradientHistory
+
+
+def objective_of(
+    config: TrainingConfig, counts: Sequence[int], *, has_auxiliary: bool
+) -> Objective:
+    """What a fit minimises; only the fused logits decide when it stops.
+
+    Args:
+        config: Class weights, and the weight of the modalities' own heads.
+        counts: Train rows of each class.
+        has_auxiliary: Whether the network gives the logits of all its heads, see `AllLogits`.
+
+    Raises:
+        ValueError: Classes are to be balanced, and one has no rows.
+    """
+    weights = balanced_class_weights(counts) if config.class_weights == "balanced" else None
+    fused = cross_entropy(weights)
+    if not has_auxiliary:
+        return fused
+    return Objective(
+        auxiliary_loss(fused.loss, config.auxiliary_weight),
+        fused_alone(fused.score),
+        fused.score_name,
+        f"{fused.name} + {config.auxiliary_weight:g} of each modality's own",
+        {name: fused_alone(score) for name, score in fused.other_scores.items()},
+    )
+
+
+def rate_groups(network: FusionNetwork, rates: Mapping[str, float]) -> list[ParameterGroup]:
+    """A group for each encoder that has anything to train, at its rate."""
+    return [
+        ParameterGroup(f"encoders.{name}", rates[name])
+        for name in network.modalities
+        if learning_parameters(network.encoders[name])
+    ]
+
+
+def learning_parameters(module: nn.Module) -> int:
+    """How many numbers of a module a fit changes."""
+    return sum(each.numel() for each in module.parameters() if each.requires_grad)
+
+
+def fit_network(
+    network: FusionNetwork,
+    train: Batches,
+    val: Batches,
+    counts: Sequence[int],
+    config: TrainingConfig,
+    rates: Mapping[str, float],
+    *,
+    name: str,
+    checkpoint: Checkpoint | None,
+    say: Say,
+    warn: Say,
+) -> tuple[Curve, GradientHistory]:
+    """Fit `network` in place; see `fit_batches`. A checkpoint of no use is discarded, and counted.
+
+    Args:
+        network: Freshly built.
+        train: Its inputs, and classes.
+        val: Likewise; decides when to stop.
+        counts: Train rows of each class.
+        config: How.
+        rates: Learning rate of each modality's encoder.
+        name: What is fitted, as messages say it.
+        checkpoint: See `fit_batches`.
+        say: Gets lines of progress.
+        warn: Gets advice on gradients that are out of balance.
+
+    Raises:
+        ValueError: See `objective_of`.
+        Diverged: The loss became infinite or NaN.
+    """
+    groups = rate_groups(network, rates)
+    fitted: nn.Module = network
+    if network.unimodal:
+        fitted = AllLogits(network)
+        groups = [replace(group, module=f"network.{group.module}") for group in groups]
+    curve = fit_batches(
+        fitted,
+        train,
+        val,
+        config.fit,
+        config.seed,
+        say=say,
+        name=name,
+        objective=objective_of(config, counts, has_auxiliary=fitted is not network),
+        groups=groups,
+        checkpoint=checkpoint,
+        clip_norm=config.clip_per_modality,
+        clip=clip_by_modality,
+        restart_foreign=True,
+        watch=GradientWatch(network, config.imbalance_ratio, name=name, warn=warn),
+    )
+    return curve, GradientHistory.of(curve.watched, config.imbalance_ratio)

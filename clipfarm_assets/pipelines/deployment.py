@@ -15,6 +15,8 @@ from clipfarm_assets.pipelines.flow import batched
 from clipfarm_assets.storage.layout import Layout
 from clipfarm_assets.storage.meme_layout import MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
+from clipfarm_assets.storage.song_layout import SongLayout
+from clipfarm_assets.training.song_config import SongConfig
 
 _ROWS_AT_ONCE = 1000
 
@@ -36,12 +38,16 @@ class Deployment:
         layout: Where those of the clip pipeline lie.
         ledger: What was done to clips.
         memes: Where those of the meme pipeline lie.
+        songs: Where those of the song pipeline lie.
+        song_config: How songs are prepared and learned.
     """
 
     store: ObjectStore
     layout: Layout
     ledger: Ledger
     memes: MemeLayout = field(default_factory=MemeLayout)
+    songs: SongLayout = field(default_factory=SongLayout)
+    song_config: SongConfig = field(default_factory=SongConfig)
 
     def standing(self, stage: str, video_ids: Sequence[str]) -> dict[str, int]:
         """How clips stand in a stage: number by status; ``(none)`` for those it doesn't know."""

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipfarm_assets.contracts.meme_rows import Split
-from clipfarm_assets.pipelines.memes.calibrated import Calibration
 from clipfarm_assets.pipelines.memes.evaluation_files import evaluation_plots, predictions_parquet
 from clipfarm_assets.pipelines.memes.fusion import CALIBRATION, CURVES, load_fusion
 from clipfarm_assets.pipelines.memes.fusion_rows import FusionRows, open_rows
@@ -39,6 +38,7 @@ from clipfarm_assets.storage.meme_layout import EXPERT_MODALITIES, MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.training import snapshot
 from clipfarm_assets.training.artifacts import json_bytes
+from clipfarm_assets.training.classification.calibrated import Calibration
 from clipfarm_assets.training.classification.confidence import Interval, intervals
 from clipfarm_assets.training.classification.metrics import Metric, macro_f1
 from clipfarm_assets.training.classification.subsets import Subset, presence, shapley, subsets
@@ -96,7 +96,7 @@ class JudgedSplit:
                 },
                 "shapley": shapley(EXPERT_MODALITIES, self.by_subset),
             },
-            "verdict": verdict_fields(self.verdict),
+            "verdict": self.verdict.to_fields(),
         }
 
 
@@ -133,25 +133,8 @@ class Evaluation:
 
     @property
     def title(self) -> str:
-        """The verdict in two words, e.g. for a list of checks."""
-        return title(self.verdict)
-
-
-def title(verdict: FusionVerdict) -> str:
-    """``fusion wins``, or that it does not."""
-    return "fusion wins" if verdict.fusion_wins else "fusion does not win"
-
-
-def verdict_fields(verdict: FusionVerdict) -> dict[str, Any]:
-    """As a JSON object, in words too."""
-    return {
-        **asdict(verdict),
-        "hardest": verdict.hardest,
-        "difference": asdict(verdict.difference),
-        "fusion_wins": verdict.fusion_wins,
-        "title": title(verdict),
-        "told": str(verdict),
-    }
+        """The verdict in a few words, e.g. for a list of checks."""
+        return self.verdict.title
 
 
 def evaluate(
@@ -235,7 +218,7 @@ def evaluate(
         candidates=_candidates(rows, found, splits, calibration),
         clock=clock,
     )
-    say(f"{label}: {title(verdict)}, {served.version.system} serves ({verdict})")
+    say(f"{label}: {verdict.title}, {served.version.system} serves ({verdict})")
     return Evaluation(
         label=label,
         fusion=found.id,

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from clipfarm_assets.contracts.meme_rows import Split
-from clipfarm_assets.pipelines.memes.calibrated import Calibration
 from clipfarm_assets.pipelines.memes.expert_store import ExpertRecord
 from clipfarm_assets.pipelines.memes.fusion_rows import FITTED, FusionRows, open_rows
 from clipfarm_assets.pipelines.progress import Say, silent
@@ -22,6 +21,7 @@ from clipfarm_assets.storage.meme_layout import EXPERT_MODALITIES, ExpertModalit
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.training import snapshot
 from clipfarm_assets.training.artifacts import json_bytes
+from clipfarm_assets.training.classification.calibrated import Calibration
 from clipfarm_assets.training.classification.metrics import classification_metrics
 from clipfarm_assets.training.environment import git_sha, package_versions
 from clipfarm_assets.training.meme_config import MemeFusionConfig

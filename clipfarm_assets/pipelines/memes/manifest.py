@@ -2,16 +2,15 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from clipfarm_assets.contracts.label_taxonomy import DEFAULT_TAXONOMY, LabelTaxonomy
 from clipfarm_assets.contracts.meme_rows import MemeRow, RowProblem, read_rows
+from clipfarm_assets.pipelines.problems import ProblemCounts
 from clipfarm_assets.storage.meme_layout import MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
-
-SAMPLES: Final = 5
 
 IMAGE_NOT_FOUND: Final = "image_not_found"
 
@@ -41,26 +40,6 @@ class Memes:
     taxonomy: LabelTaxonomy
     ocr_found: bool
     version: str
-
-
-@dataclass(frozen=True)
-class ProblemCounts:
-    """Problems by kind: how many, and the first few in words."""
-
-    counts: Mapping[str, int] = field(default_factory=dict)
-    samples: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, problems: Iterable[RowProblem]) -> "ProblemCounts":
-        """Count them; kinds are sorted by name."""
-        counts: Counter[str] = Counter()
-        samples: dict[str, list[str]] = {}
-        for problem in problems:
-            counts[problem.kind] += 1
-            some = samples.setdefault(problem.kind, [])
-            if len(some) < SAMPLES:
-                some.append(f"{problem.where}: {problem.detail}")
-        return cls(dict(sorted(counts.items())), dict(sorted(samples.items())))
 
 
 @dataclass(frozen=True)

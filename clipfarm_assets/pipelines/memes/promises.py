@@ -25,8 +25,8 @@ from clipfarm_assets.pipelines.memes.splits import read_splits
 from clipfarm_assets.storage.meme_layout import ExpertModality, MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.storage.tar_shards import BadSample, DamagedShard, Sample
-from clipfarm_assets.training.meme_snapshot import NoMemeModel, open_fusion
-from clipfarm_assets.training.snapshot import MANIFEST, BadSnapshot
+from clipfarm_assets.training.meme_snapshot import open_fusion
+from clipfarm_assets.training.model_versions import newest_intact
 
 _NOT_YET: Final = "materialise it first"
 
@@ -167,22 +167,7 @@ def expert_intact(
 
 def fusion_intact(store: ObjectStore, layout: MemeLayout, label: str) -> Verdict:
     """A fusion model's files are those that were published, also under the keys people know."""
-    folder = layout.fusion_model(label)
-    try:
-        snapshot = open_fusion(store, layout, label)
-    except (BadSnapshot, NoMemeModel) as error:
-        return Verdict((Finding(folder, str(error)),), 0)
-    verdict = snapshot.verify_all()
-    findings = list(verdict.findings)
-    for name in (MANIFEST, *sorted(snapshot.manifest.artifacts)):
-        try:
-            same = store.get(folder + name) == store.get(snapshot.id.root(layout) + name)
-        except FileNotFoundError as error:
-            findings.append(Finding(folder + name, str(error)))
-            continue
-        if not same:
-            findings.append(Finding(folder + name, f"is another than that of {snapshot.id}"))
-    return Verdict(tuple(findings), verdict.examined, {**verdict.facts, "model": str(snapshot.id)})
+    return newest_intact(layout.fusion_model(label), lambda: open_fusion(store, layout, label))
 
 
 def fusion_beats_unimodal(store: ObjectStore, layout: MemeLayout, label: str) -> Verdict:

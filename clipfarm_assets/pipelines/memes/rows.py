@@ -16,7 +16,7 @@ from clipfarm_assets.pipelines.memes.shard_index import (
     ShardIndex,
     load_index,
 )
-from clipfarm_assets.storage.images import BadImage, decode_rgb
+from clipfarm_assets.storage.images import PACKED, BadImage, decode_rgb
 from clipfarm_assets.storage.meme_layout import MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.storage.tar_shards import BadSample, Sample, read_shard
@@ -107,7 +107,7 @@ def refuse_bad_sample(bad: BadSample) -> None:
 def iter_images(
     samples: Iterable[Sample], *, on_bad: OnBad, workers: int = 2
 ) -> Generator[tuple[Sample, Image.Image], None, None]:
-    """Decode the images of samples in threads, in order, within the bounds of `decode_rgb`.
+    """Decode the images of samples in threads, in order, each as large as it was packed.
 
     Args:
         samples: Taken as needed, in the caller's thread.
@@ -120,7 +120,7 @@ def iter_images(
 
     def decoded(sample: Sample) -> tuple[Sample, Image.Image | BadSample]:
         try:
-            return sample, decode_rgb(sample.png)[0]
+            return sample, decode_rgb(sample.png, PACKED)[0]
         except BadImage as error:
             return sample, BadSample(sample.key, str(error))
 

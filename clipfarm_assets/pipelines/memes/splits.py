@@ -5,10 +5,8 @@ the splits that were stored before, so that a second run writes the same bytes.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 from clipfarm_assets.contracts.label_taxonomy import LabelTaxonomy
 from clipfarm_assets.contracts.meme_rows import SPLITS, MemeRow, Split
@@ -21,20 +19,13 @@ from clipfarm_assets.contracts.meme_splits import (
     near_duplicate_groups,
 )
 from clipfarm_assets.pipelines.memes.hashes import ImageHashes, hash_images
-from clipfarm_assets.pipelines.memes.manifest import (
-    Memes,
-    ProblemCounts,
-    list_images,
-    read_memes,
-)
+from clipfarm_assets.pipelines.memes.manifest import Memes, list_images, read_memes
+from clipfarm_assets.pipelines.problems import ProblemCounts
 from clipfarm_assets.pipelines.progress import Say, silent
+from clipfarm_assets.pipelines.split_changes import SplitChanges, lacking_note, split_changes
 from clipfarm_assets.storage.images import DEFAULT_LIMITS, ImageLimits
 from clipfarm_assets.storage.meme_layout import MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore
-
-_WIDE_OF_SHARE: Final = 0.05
-"""How far a split's share may be from the one asked for without it being said."""
-_SHOWN: Final = 5
 
 
 class NoMemeSplits(FileNotFoundError):  # noqa: N818 - a state of the store
@@ -46,22 +37,13 @@ class OtherTaxonomy(ValueError):  # noqa: N818
 
 
 @dataclass(frozen=True)
-class SplitReport:
-    """What became of the memes.
+class SplitReport(SplitChanges):
+    """What became of the memes, in groups of near-duplicates.
 
     Attributes:
         splits: As stored.
         version: Sha256 of the stored object.
-        sizes: Split -> memes.
         classes: Split -> label -> name of the class -> memes.
-        groups: Number of groups of near-duplicates, those of one meme among them.
-        largest_groups: Names and sizes of the largest, of two memes or more.
-        near_duplicates: Memes that are in a group with another.
-        kept: Memes that have the split they had, also before they were removed and returned.
-        new: Memes that never had one.
-        moved: Id -> split before and now, where a group did not allow to keep it.
-        removed: Memes that had a split in the splits before and are no rows any more.
-        returned: Memes that were removed once and are rows again.
         images_read: Images that were read for their hash.
         images_known: Images whose hash was on record.
         image_problems: Why images have no hash.
@@ -70,20 +52,16 @@ class SplitReport:
 
     splits: MemeSplits
     version: str
-    sizes: Mapping[Split, int]
     classes: Mapping[Split, Mapping[str, Mapping[str, int]]]
-    groups: int
-    largest_groups: Mapping[str, int]
-    near_duplicates: int
-    kept: int
-    new: int
-    moved: Mapping[str, tuple[Split, Split]]
-    removed: int
-    returned: int
     images_read: int
     images_known: int
     image_problems: ProblemCounts
     notes: Sequence[str]
+
+    @property
+    def near_duplicates(self) -> int:
+        """Memes that are in a group with another."""
+        return self.together
 
 
 def make_splits(
@@ -218,67 +196,29 @@ def _report(
     hashes: ImageHashes,
     image_problems: ProblemCounts,
 ) -> SplitReport:
-    before = previous.ever if previous else {}
-    had = previous.split_of.keys() if previous else frozenset[str]()
-    now = splits.split_of
-    groups = Counter(splits.group_of.values())
-    anew = previous and (previous.seed, previous.ratios) != (splits.seed, splits.ratios)
-    moved = {i: (before[i], now[i]) for i in sorted(before) if i in now and before[i] != now[i]}
+    changes = split_changes(splits, previous)
     report = SplitReport(
+        **vars(changes),
         splits=splits,
         version=hashlib.sha256(splits.to_json()).hexdigest(),
-        sizes=splits.sizes(),
         classes=_classes(memes.rows, splits, memes.taxonomy),
-        groups=len(groups),
-        largest_groups={name: n for name, n in groups.most_common(_SHOWN) if n > 1},
-        near_duplicates=sum(n for n in groups.values() if n > 1),
-        kept=sum(before.get(i) == split for i, split in now.items()),
-        new=len(now.keys() - before.keys()),
-        moved=moved,
-        removed=len(had - now.keys()),
-        returned=len((before.keys() - had) & now.keys()),
         images_read=hashes.read,
         images_known=hashes.known,
         image_problems=image_problems,
         notes=(),
     )
-    notes = [*_changes(report, anew=bool(anew)), *_imbalances(report)]
+    notes = [*report.sentences("memes", "near-duplicates"), *_imbalances(report)]
     return replace(report, notes=tuple(notes))
-
-
-def _changes(report: SplitReport, *, anew: bool) -> Iterator[str]:
-    """Sentences on memes that have another split than before."""
-    if anew:
-        yield (
-            "seed or ratios are others than before, so all memes were dealt out anew: train the "
-            "models again before they are evaluated"
-        )
-    elif report.moved:
-        some = [f"{i} {was} -> {now}" for i, (was, now) in report.moved.items()][:_SHOWN]
-        yield (
-            f"{len(report.moved)} memes changed their split, because near-duplicates now link "
-            f"them to memes of another one: {', '.join(some)}"
-        )
-    if report.removed:
-        yield (
-            f"{report.removed} memes had a split and are no rows any more; it stays theirs, should "
-            "they return"
-        )
 
 
 def _imbalances(report: SplitReport) -> Iterator[str]:
     """Sentences on splits that are not what was asked for."""
-    total = sum(report.sizes.values())
-    largest = next(iter(report.largest_groups.items()), None)
     for split, ratio in zip(SPLITS, report.splits.ratios, strict=True):
-        share = report.sizes[split] / total
-        if abs(share - ratio) > _WIDE_OF_SHARE:
-            told = f"; the largest group, {largest[0]}, has {largest[1]} memes" if largest else ""
-            yield f"{split} has {share:.1%} of {total} memes, {ratio:.1%} were asked for{told}"
+        if note := report.share_note(split, ratio, "memes"):
+            yield note
         for label, classes in report.classes[split].items():
-            lacking = [name for name, n in classes.items() if not n]
-            if lacking:
-                yield f"{split} has no meme of {label} {', '.join(lacking)}"
+            if note := lacking_note(split, classes, f"meme of {label}"):
+                yield note
 
 
 def _classes(

@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from clipfarm_assets.pipelines.memes.calibrated import Calibration
 from clipfarm_assets.pipelines.memes.evaluation import evaluate
 from clipfarm_assets.pipelines.memes.expert_store import publish_expert, version_root
 from clipfarm_assets.pipelines.memes.fusion import train_fusion
@@ -20,6 +19,7 @@ from clipfarm_assets.serving.meme_artifacts import artifacts_resolve
 from clipfarm_assets.serving.meme_registry import find_version, load_registry
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.storage.tables import parquet_to_table
+from clipfarm_assets.training.classification.calibrated import Calibration
 from clipfarm_assets.training.classification.metrics import classification_metrics
 from clipfarm_assets.training.environment import GIT_SHA_VARIABLE
 from clipfarm_assets.training.meme_config import MemeEvaluationConfig

@@ -8,11 +8,11 @@ from clipfarm_assets.contracts.label_taxonomy import BadTaxonomy
 from clipfarm_assets.pipelines.memes.manifest import (
     NoMemeRows,
     NoMemes,
-    ProblemCounts,
     list_images,
     observe,
     read_memes,
 )
+from clipfarm_assets.pipelines.problems import ProblemCounts
 from clipfarm_assets_tests.pipelines.memes.raw_kit import (
     LAYOUT,
     counting_store,

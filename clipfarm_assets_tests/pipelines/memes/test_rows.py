@@ -15,11 +15,12 @@ from clipfarm_assets.pipelines.memes.rows import (
     iter_samples,
     read_index,
 )
-from clipfarm_assets.storage.images import decode_rgb
+from clipfarm_assets.storage.images import ImageLimits, decode_rgb
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets_tests.pipelines.memes.shard_kit import (
     INDEX,
     LAYOUT,
+    SMALL,
     everything,
     fill,
     image,
@@ -102,6 +103,16 @@ def test_images_come_decoded_and_in_order(tmp_path):
     assert [b.key for b in bad] == [broken.key]
     for sample, decoded in found:
         assert np.array_equal(np.asarray(decoded), np.asarray(decode_rgb(sample.png)[0]))
+
+
+def test_an_image_is_as_large_as_it_was_packed(tmp_path):
+    """Whatever the limits of another deployment, or the default's."""
+    store = ObjectStore.open(str(tmp_path))
+    rows = memes(1)
+    store.put(LAYOUT.image(rows[0].image), image(side=1100))
+    write(store, rows, replace(SMALL, limits=ImageLimits(longest_side=2000)))
+    ((_, decoded),) = iter_images(read(store), on_bad=refuse)
+    assert decoded.size == (1103, 1100)
 
 
 def test_memory_is_that_of_one_shard(tmp_path):

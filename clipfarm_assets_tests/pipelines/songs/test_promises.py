@@ -1,0 +1,165 @@
+"""What the promises find, on stores that break them one at a time."""
+
+import json
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clipfarm_assets.contracts.song_splits import SongSplits
+from clipfarm_assets.fusion.options import STRATEGIES
+from clipfarm_assets.pipelines.songs import promises
+from clipfarm_assets.pipelines.songs.fusion import train_fusion
+from clipfarm_assets.storage.objects import ObjectStore
+from clipfarm_assets_tests.pipelines.songs import fusion_kit as kit
+from clipfarm_assets_tests.pipelines.songs.segment_kit import parquet
+
+SETTINGS = kit.settings(**kit.COMPARED)
+LAYOUT = kit.LAYOUT
+COMPARISON = "songs/comparison/comparison.json"
+
+
+@pytest.fixture
+def store(compared, tmp_path):
+    """A copy: these tests break what they look at."""
+    original, _, _ = compared
+    shutil.copytree(original.url, tmp_path / "store")
+    return ObjectStore.open(str(tmp_path / "store"))
+
+
+def declared(**shares):
+    return kit.settings(data={"declared": {"tolerance": 0.05, **shares}})
+
+
+def table(store, key):
+    return pq.read_table(pa.BufferReader(store.get(key)))
+
+
+def changed(store, change):
+    """The comparison, with something else in it."""
+    metrics = json.loads(store.get(COMPARISON))
+    change(metrics)
+    store.put(COMPARISON, json.dumps(metrics).encode())
+
+
+def test_files_agree(store):
+    verdict = promises.files_agree(store, LAYOUT)
+    assert verdict.holds, verdict.summary()
+    assert verdict.examined == 120
+    assert verdict.facts["stored/midi_binary"] < verdict.facts["stored/audio_waveform"] < 120
+
+
+def test_a_row_that_differs_is_found(store):
+    metadata = table(store, LAYOUT.metadata())
+    labels = ["other", *metadata["label"].to_pylist()[1:]]
+    place = metadata.schema.get_field_index("label")
+    store.put(LAYOUT.metadata(), parquet(metadata.set_column(place, "label", pa.array(labels))))
+    (finding,) = promises.files_agree(store, LAYOUT).findings
+    assert finding.subject == "label"
+    assert "row 0 (s000-0)" in finding.problem
+
+
+def test_a_column_and_a_row_that_are_missing_are_found_once(store):
+    metadata = table(store, LAYOUT.metadata())
+    store.put(LAYOUT.metadata(), parquet(metadata.drop(["tempo"]).slice(0, 119)))
+    told = [str(each) for each in promises.files_agree(store, LAYOUT).findings]
+    assert len(told) == 2
+    assert any("tempo: is no column of the metadata" in each for each in told)
+    assert sum("119 rows, the media 120" in each for each in told) == 1
+
+
+def test_modalities_cover_what_is_declared(store):
+    found = promises.modalities_cover(store, LAYOUT, declared())
+    share = found.facts["share/midi"]
+    assert found.holds, "nothing is declared"
+    assert promises.modalities_cover(store, LAYOUT, declared(midi=share)).holds
+    (finding,) = promises.modalities_cover(store, LAYOUT, declared(midi=share + 0.1)).findings
+    assert finding.subject == "midi"
+    albums = [found.facts[f"{album}/midi"] for album in ("Blue", "Red")]
+    assert sum(albums) / 2 == pytest.approx(share, abs=1e-3)
+
+
+def test_songs_in_one_split(store):
+    assert promises.songs_in_one_split(store, LAYOUT, SETTINGS).holds
+    splits = SongSplits.from_json(store.get(LAYOUT.splits()))
+    own = {**splits.split_of, "s000-0": "val" if splits.split_of["s000-0"] != "val" else "test"}
+    groups = {**splits.group_of, "s000-0": "another song"}
+    store.put(LAYOUT.splits(), SongSplits(own, groups, splits.seed, splits.ratios).to_json())
+    (finding,) = promises.songs_in_one_split(store, LAYOUT, SETTINGS).findings
+    assert finding.subject == "song song 000"
+
+
+def test_smpte_and_ear_agree_for_enough_pairs(store):
+    assert promises.segments_aligned(store, LAYOUT, SETTINGS, "Blue").holds
+    segments = kit.plant(ObjectStore.open(store.url))
+    blue = [s.id for s in segments if s.album == "Blue" and s.has_audio and s.has_midi]
+    kit.put_alignment(store, segments, dict.fromkeys(blue[: len(blue) // 2], "misaligned"))
+    verdict = promises.segments_aligned(store, LAYOUT, SETTINGS, "Blue")
+    assert verdict.findings[0].subject == "album Blue"
+    assert f"of {len(blue)} pairs are aligned, expected 80% at least" in verdict.findings[0].problem
+    assert len(verdict.findings) == 1 + len(blue) // 2
+    assert verdict.facts["misaligned"] == len(blue) // 2
+    assert promises.segments_aligned(store, LAYOUT, SETTINGS, "Red").holds
+    assert promises.segments_aligned(store, LAYOUT, SETTINGS, "Blue", least_share=0.2).holds
+
+
+def test_model_intact(store):
+    for model in (*STRATEGIES, "single:midi"):
+        assert promises.model_intact(store, LAYOUT, model).holds
+    store.put("songs/models/fusion/strategy=early/config.yaml", b"other")
+    (finding,) = promises.model_intact(store, LAYOUT, "early").findings
+    assert finding.subject.endswith("strategy=early/config.yaml")
+
+
+def test_gradient_imbalance_detection(store):
+    verdict = promises.gradients_balanced(store, LAYOUT, "late")
+    assert verdict.holds, verdict.summary()
+    assert verdict.examined == 8
+    assert verdict.facts["most_times"] < verdict.facts["allowed"] == 10
+    strict = kit.settings(imbalance_ratio=1.0001, fit={"max_epochs": 1, "patience": 1})
+    train_fusion(store, LAYOUT, "late", strict)
+    (finding,) = promises.gradients_balanced(store, LAYOUT, "late").findings
+    assert finding.subject == "late, epoch 1"
+    assert "lower the learning rate of" in finding.problem
+
+
+def test_fusion_beats_single_says_what_the_comparison_says(store):
+    told = json.loads(store.get(COMPARISON))["splits"]["test"]["verdicts"]
+    for strategy in STRATEGIES:
+        verdict = promises.fusion_beats_single(store, LAYOUT, strategy)
+        assert verdict.holds == told[strategy]["fusion_wins"]
+        assert verdict.facts["difference"] == told[strategy]["difference"]["value"]
+
+    def win(metrics):
+        metrics["splits"]["test"]["verdicts"]["late"]["fusion_wins"] = not told["late"][
+            "fusion_wins"
+        ]
+
+    changed(store, win)
+    assert promises.fusion_beats_single(store, LAYOUT, "late").holds != told["late"]["fusion_wins"]
+
+
+def test_degrades_gracefully(store):
+    def lost(metrics, value, bound=0.2):
+        metrics["settings"]["most_degradation"] = bound
+        kinds = metrics["splits"]["test"]["degradation"]["late"]["as trained"]
+        for each in kinds.values():
+            each |= {"lost": 0.0, "is_within": True}
+        kinds["midi"] |= {"lost": value, "is_within": value <= bound}
+
+    changed(store, lambda metrics: lost(metrics, 0.1))
+    verdict = promises.degrades_gracefully(store, LAYOUT, "late")
+    assert verdict.holds
+    assert (verdict.examined, verdict.facts["lost/midi"]) == (3, 0.1)
+    changed(store, lambda metrics: lost(metrics, 0.3))
+    (finding,) = promises.degrades_gracefully(store, LAYOUT, "late").findings
+    assert str(finding) == "late: loses 0.300 macro-F1 without midi, at most 0.2"
+
+
+@pytest.mark.parametrize("promise", [promises.fusion_beats_single, promises.degrades_gracefully])
+def test_a_comparison_that_is_missing_or_of_another_model_says_nothing(store, promise):
+    changed(store, lambda metrics: metrics["models"].update(late="0" * 16))
+    assert "the comparison is of version 0000" in promise(store, LAYOUT, "late").summary()
+    store.delete(COMPARISON)
+    assert "materialise songs/strategy_comparison" in promise(store, LAYOUT, "late").summary()

@@ -2,6 +2,7 @@
 #
 #   make demo     the clip pipeline on a sample store it generates; then `make ui`
 #   make demo-memes  the meme pipeline on generated memes, beside it
+#   make demo-songs  the song pipeline on generated songs, likewise
 #   make test     the tests
 #   make costs    what a clip costs, counted: a short part of the tests
 #   make check    lint + tests, as CI does
@@ -19,14 +20,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 # The demo's deployment: a folder store, SQLite, stand-in encoders, no server, no hub.
-demo demo-memes ui: export DAGSTER_HOME := $(abspath $(DEMO_DIR))/dagster
-demo demo-memes ui: export CLIPFARM_STORE := $(abspath $(DEMO_DIR))/store
-demo demo-memes ui: export CLIPFARM_ENCODERS := demo
-demo demo-memes ui: export CLIPFARM_START_DATE := 2026-02-05
-demo demo-memes ui: export CLIPFARM_END_DATE := 2026-02-07
-demo demo-memes ui: export HF_HUB_OFFLINE := 1
+demo demo-memes demo-songs ui: export DAGSTER_HOME := $(abspath $(DEMO_DIR))/dagster
+demo demo-memes demo-songs ui: export CLIPFARM_STORE := $(abspath $(DEMO_DIR))/store
+demo demo-memes demo-songs ui: export CLIPFARM_ENCODERS := demo
+demo demo-memes demo-songs ui: export CLIPFARM_START_DATE := 2026-02-05
+demo demo-memes demo-songs ui: export CLIPFARM_END_DATE := 2026-02-07
+demo demo-memes demo-songs ui: export HF_HUB_OFFLINE := 1
 
-.PHONY: install demo demo-memes ui test costs lint check clean
+.PHONY: install demo demo-memes demo-songs ui test costs lint check clean
 .DEFAULT_GOAL := check
 
 install: $(INSTALLED)
@@ -44,6 +45,9 @@ demo: $(INSTALLED)
 
 demo-memes: $(INSTALLED)
 	$(BIN)/python -m clipfarm_assets.demo.memes
+
+demo-songs: $(INSTALLED)
+	$(BIN)/python -m clipfarm_assets.demo.songs
 
 ui: $(INSTALLED)
 	mkdir -p $(DAGSTER_HOME)

@@ -7,6 +7,7 @@
 * ``CLIPFARM_METADATA_KEY``: key of the CSV, below the prefix ``clipfarm/``
 * ``CLIPFARM_ENCODERS``: ``pretrained`` (the default) or ``demo``
 * ``CLIPFARM_MEMES_CONFIG``: labels of memes, and where their files lie; see `meme_settings`
+* ``CLIPFARM_SONGS_CONFIG``: where songs' files lie, and how they are learned; see `song_settings`
 * ``CLIPFARM_S3_ENDPOINT``: another S3 server than AWS; default ``AWS_ENDPOINT_URL``
 
 Credentials are never read here: the S3 client finds them as any AWS client does.
@@ -24,6 +25,7 @@ from clipfarm_assets.encoders.models import encoder_profile
 from clipfarm_assets.orchestration.io_managers import ParquetByPartition, TrainingDataIO
 from clipfarm_assets.orchestration.meme_settings import meme_settings
 from clipfarm_assets.orchestration.resources import DeploymentResource, EncodersResource
+from clipfarm_assets.orchestration.song_settings import song_settings
 
 LEDGER_VARIABLE: Final = "CLIPFARM_LEDGER"
 
@@ -52,6 +54,7 @@ def resources_from(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         profile_name=environ.get("AWS_PROFILE"),
     )
     memes = meme_settings(environ)
+    songs = song_settings(environ)
     deployment = DeploymentResource(
         store=environ.get("CLIPFARM_STORE") or str(here / "store"),
         # By name: the UI shows a resource's settings, and this one may hold a password.
@@ -64,6 +67,11 @@ def resources_from(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         memes_ocr_key=memes.ocr_key,
         memes_images_prefix=memes.images_prefix,
         memes_taxonomy_key=memes.taxonomy_key,
+        songs_prefix=songs.prefix,
+        songs_metadata_key=songs.metadata_key,
+        songs_media_key=songs.media_key,
+        songs_files_prefix=songs.files_prefix,
+        songs_config=songs.config_json,
         s3=s3,
     )
     return {

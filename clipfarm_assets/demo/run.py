@@ -8,9 +8,9 @@ twice: it tries the failed clips again and looks whether what was missing has co
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import dagster as dg
 from dagster import DagsterInstance
@@ -121,8 +121,11 @@ def run_job(
     instance: DagsterInstance,
     name: str,
     partition_range: tuple[str, str] | None,
+    ops: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Run a job in this process over a range of its partitions; raises what a step raises.
+
+    `ops` is the configuration of its steps, by their names.
 
     Returns:
         Seconds by step, in order.
@@ -136,7 +139,9 @@ def run_job(
             "dagster/asset_partition_range_end": last,
         }
     result = defs.resolve_job_def(name).execute_in_process(
-        instance=instance, tags=tags, run_config={"loggers": {"console": {"config": {}}}}
+        instance=instance,
+        tags=tags,
+        run_config={"loggers": {"console": {"config": {}}}, "ops": dict(ops or {})},
     )
     return {
         event.step_key: event.step_success_data.duration_ms / 1000

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import polars as pl
-from tabulate import tabulate
 
 from clipfarm_assets.contracts import statuses
 from clipfarm_assets.contracts.horizons import HORIZONS
+from clipfarm_assets.demo.declared import table
 from clipfarm_assets.demo.edge_cases import EDGE_CASES
 from clipfarm_assets.ledger.schema import Item
 from clipfarm_assets.pipelines.deployment import Deployment
@@ -48,7 +48,7 @@ def _statuses(states: Mapping[str, Mapping[str, Item]]) -> str:
         for stage, items in states.items()
         for status, n in sorted(Counter(item.status for item in items.values()).items())
     ]
-    return _table(rows, ["stage", "status", "clips"])
+    return table(rows, ["stage", "status", "clips"])
 
 
 def _edge_cases(states: Mapping[str, Mapping[str, Item]]) -> tuple[str, bool]:
@@ -73,7 +73,7 @@ def _edge_cases(states: Mapping[str, Mapping[str, Item]]) -> tuple[str, bool]:
     else:
         head.append("differs")
     title = f"Edge cases: {right} of {len(rows)} as expected"
-    return f"{title}\n{_table(rows, head)}", right == len(rows)
+    return f"{title}\n{table(rows, head)}", right == len(rows)
 
 
 def _fused(deployment: Deployment) -> str:
@@ -94,7 +94,7 @@ def _fused(deployment: Deployment) -> str:
             ]
         )
     head = ["strategy", "shards", "manifest rows", "placeholders", "dim", "lock", "versions"]
-    return _table(rows, head)
+    return table(rows, head)
 
 
 def _models(deployment: Deployment) -> list[str]:
@@ -112,7 +112,7 @@ def _models(deployment: Deployment) -> list[str]:
         )
         columns = {name: shown for name, shown in _BOARD.items() if name in board.columns}
         rows = [[_shown(v) for v in row] for row in board.select(list(columns)).iter_rows()]
-        boards.append(f"{title}\n{_table(rows, list(columns.values()))}")
+        boards.append(f"{title}\n{table(rows, list(columns.values()))}")
         serving.append(
             [
                 horizon,
@@ -123,7 +123,7 @@ def _models(deployment: Deployment) -> list[str]:
             ]
         )
     head = ["days", "version", "family", "strategy", "run"]
-    return [*boards, "Serving\n" + _table(serving, head)]
+    return [*boards, "Serving\n" + table(serving, head)]
 
 
 _BOARD: Final = {
@@ -149,9 +149,4 @@ def _seconds(seconds: Mapping[str, Mapping[str, float]]) -> str:
         for step, took in steps.items()
     ]
     total = sum(took for steps in seconds.values() for took in steps.values())
-    return _table([*rows, ["all", "", f"{total:.1f}"]], ["job", "step", "s"])
-
-
-def _table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> str:
-    table: str = tabulate(rows, head, disable_numparse=True)
-    return table
+    return table([*rows, ["all", "", f"{total:.1f}"]], ["job", "step", "s"])

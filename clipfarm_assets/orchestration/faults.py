@@ -13,6 +13,7 @@ from clipfarm_assets.contracts.leakage import BadDeclaration, FeatureLeakage, Un
 from clipfarm_assets.contracts.meme_splits import BadSplitRatios as BadMemeRatios
 from clipfarm_assets.contracts.meme_splits import BadSplits, TooFewGroups
 from clipfarm_assets.contracts.schema_lock import BadLock, LockMismatch
+from clipfarm_assets.contracts.song_segments import BadSegments
 from clipfarm_assets.contracts.split_rules import SplitLeakage
 from clipfarm_assets.encoders.base import ModelMismatch
 from clipfarm_assets.encoders.models import ModelUnavailable
@@ -37,23 +38,37 @@ from clipfarm_assets.pipelines.memes.manifest import NoMemeRows, NoMemes
 from clipfarm_assets.pipelines.memes.rows import ShardsChanged, ShardsDamaged
 from clipfarm_assets.pipelines.memes.shard_index import BadIndex, NoShards
 from clipfarm_assets.pipelines.memes.splits import NoMemeSplits
+from clipfarm_assets.pipelines.songs.alignment_rows import BadAlignment, NoAlignment
+from clipfarm_assets.pipelines.songs.comparison import OtherSegments
+from clipfarm_assets.pipelines.songs.feature_files import NoFeatures as NoSongFeatures
+from clipfarm_assets.pipelines.songs.feature_files import TooManyFeatures
+from clipfarm_assets.pipelines.songs.feature_makers import WrongWidth
+from clipfarm_assets.pipelines.songs.fusion_rows import NoLabelledSegments
+from clipfarm_assets.pipelines.songs.inputs import WrongStored
+from clipfarm_assets.pipelines.songs.row_cursor import RowsOutOfStep
+from clipfarm_assets.pipelines.songs.segments import NoSegments
+from clipfarm_assets.pipelines.songs.splits import NoSongSplits
 from clipfarm_assets.serving.binding import BindingMismatch
 from clipfarm_assets.serving.meme_registry import NotServable
 from clipfarm_assets.serving.promotion import NotPromotable
 from clipfarm_assets.serving.registry import BadRegistry, NoModel
 from clipfarm_assets.storage.errors import ObjectChanged, StoreUnavailable
+from clipfarm_assets.storage.tables import BadTable
 from clipfarm_assets.training.dataset_file import BadDataset, NoDataset
 from clipfarm_assets.training.features import MissingColumns
 from clipfarm_assets.training.meme_snapshot import NoMemeModel
 from clipfarm_assets.training.metadata_encoder import FeatureMismatch, TooManyCategories
 from clipfarm_assets.training.snapshot import BadSnapshot, SnapshotConflict, SnapshotExists
 from clipfarm_assets.training.snapshot_reader import NoSnapshot, NoSuchModel
+from clipfarm_assets.training.song_config_errors import BadSongConfig
+from clipfarm_assets.training.song_snapshot import NoSongModel
 from clipfarm_assets.training.splits import BadSplitRatios, SplitUnavailable, TooFewRows
 from clipfarm_assets.training.suite import NoMetrics, NoSuchSplit
 
 # Faults that say themselves what was expected, what was found and what to do. Everything else is a
 # mistake of ours or of the machine, and keeps its trace.
 FAULTS: Final = (
+    BadAlignment,
     BadDataset,
     BadDeclaration,
     BadIndex,
@@ -62,11 +77,14 @@ FAULTS: Final = (
     BadMemeRatios,
     BadRecord,
     BadRegistry,
+    BadSegments,
     BadSettings,
     BadSnapshot,
+    BadSongConfig,
     BadSplitRatios,
     BadSplits,
     BadState,
+    BadTable,
     BadTaxonomy,
     BindingMismatch,
     DanglingPointer,
@@ -79,11 +97,13 @@ FAULTS: Final = (
     MissingColumns,
     ModelMismatch,
     ModelUnavailable,
+    NoAlignment,
     NoDataset,
     NoExpert,
     NoFeatures,
     NoFusedManifest,
     NoLabelledRows,
+    NoLabelledSegments,
     NoLock,
     NoMemeModel,
     NoMemeRows,
@@ -93,8 +113,12 @@ FAULTS: Final = (
     NoMetrics,
     NoModel,
     NoRowsAtHorizon,
+    NoSegments,
     NoShards,
     NoSnapshot,
+    NoSongFeatures,
+    NoSongModel,
+    NoSongSplits,
     NoSuchModel,
     NoSuchSplit,
     NotPromotable,
@@ -104,7 +128,9 @@ FAULTS: Final = (
     NothingToMigrate,
     ObjectChanged,
     OtherExperts,
+    OtherSegments,
     OtherShards,
+    RowsOutOfStep,
     ShardsChanged,
     ShardsDamaged,
     SnapshotConflict,
@@ -115,8 +141,11 @@ FAULTS: Final = (
     TooFewGroups,
     TooFewRows,
     TooManyCategories,
+    TooManyFeatures,
     UndeclaredColumn,
     UnfinishedExpert,
+    WrongStored,
+    WrongWidth,
 )
 
 

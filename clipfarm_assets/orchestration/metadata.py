@@ -7,12 +7,15 @@ import dagster as dg
 import polars as pl
 import pyarrow as pa
 
+from clipfarm_assets.pipelines.problems import ProblemCounts
 from clipfarm_assets.pipelines.report import StageReport
+from clipfarm_assets.pipelines.split_changes import SplitChanges
 
 Metadata = dict[str, Any]
 
 _PREVIEW_ROWS = 10
 _CELL = 80
+_MOVED_SHOWN = 20
 
 
 def stage_metadata(report: StageReport, standing: Mapping[str, int]) -> Metadata:
@@ -77,6 +80,62 @@ def records(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     return dg.MetadataValue.table(
         [dg.TableRecord({name: _cell(value) for name, value in row.items()}) for row in rows]
     )
+
+
+def problems(found: ProblemCounts, prefix: str = "problem") -> Metadata:
+    """A count a kind, and the first few of each in words."""
+    samples = [
+        {"kind": kind, "what": what} for kind, some in found.samples.items() for what in some
+    ]
+    return {
+        f"{prefix}s": sum(found.counts.values()),
+        **{f"{prefix}/{kind}": n for kind, n in found.counts.items()},
+        f"{prefix}_samples": records(samples),
+    }
+
+
+def counts_by(name: str, found: Mapping[Any, Mapping[str, Any]]) -> dg.TableMetadataValue:
+    """A row a key: the key under `name`, then its counts."""
+    return records([{name: str(key), **counts} for key, counts in found.items()])
+
+
+def split_changes(found: SplitChanges, noun: str) -> Metadata:
+    """Sizes and groups of train, val and test, and what differs from before; `noun` in plural."""
+    moved = [{"id": i, "was": was, "is": now} for i, (was, now) in found.moved.items()]
+    return {
+        "dagster/row_count": sum(found.sizes.values()),
+        **{f"{noun}/{split}": n for split, n in found.sizes.items()},
+        "groups": found.groups,
+        "largest_groups": records(
+            [{"group": name, noun: n} for name, n in found.largest_groups.items()]
+        ),
+        "kept": found.kept,
+        "new": found.new,
+        "moved": len(found.moved),
+        f"moved_{noun}": records(moved[:_MOVED_SHOWN]),
+        "removed": found.removed,
+        "returned": found.returned,
+    }
+
+
+def flat(prefix: str, fields: Mapping[str, Any]) -> Metadata:
+    """Records of records as one entry a field; empty ones are left out."""
+    return {
+        f"{prefix}/{name}/{field}": rounded(value)
+        for name, nested in fields.items()
+        if nested
+        for field, value in nested.items()
+        if value != ""
+    }
+
+
+def with_interval(interval: Any) -> str:
+    """A `classification.confidence.Interval` in words."""
+    if interval.value is None:
+        return "n/a"
+    if interval.low is None or interval.high is None:
+        return f"{interval.value:.3f}"
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
 def _cell(value: Any) -> str | int | float | bool:

@@ -1,11 +1,12 @@
 """The partitions and how they map onto each other: every mapping written out, none inferred.
 
-Dates are UTC days of a clip's latest capture. There is never a partition a clip, nor one a meme:
-clips live in the ledger, memes in shards.
+Dates are UTC days of a clip's latest capture. There is never a partition a clip, a meme or a
+segment: clips live in the ledger, memes in shards, segments of songs in tables. Albums are added as
+they are found.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Final
 
@@ -15,6 +16,7 @@ from clipfarm_assets.contracts.horizons import HORIZONS, Horizon, as_horizon
 from clipfarm_assets.contracts.meme_rows import SPLITS, Split
 from clipfarm_assets.contracts.statuses import STRATEGIES, Strategy
 from clipfarm_assets.orchestration.meme_settings import meme_settings
+from clipfarm_assets.storage.song_layout import FUSION_STRATEGIES, FusionStrategy
 
 DATE: Final = "date"
 STRATEGY: Final = "strategy"
@@ -64,6 +66,10 @@ strategy_by_horizon = dg.MultiPartitionsDefinition({HORIZON: horizons, STRATEGY:
 
 meme_splits = dg.StaticPartitionsDefinition(list(SPLITS))
 meme_labels = dg.StaticPartitionsDefinition(list(meme_settings(os.environ).labels))
+
+SONG_ALBUMS: Final = "song_albums"
+song_albums = dg.DynamicPartitionsDefinition(name=SONG_ALBUMS)
+fusion_strategies = dg.StaticPartitionsDefinition(list(FUSION_STRATEGIES))
 
 same_date = dg.IdentityPartitionMapping()
 date_of = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name=DATE)
@@ -137,6 +143,38 @@ def training_job(key: str) -> tuple[Strategy, Horizon]:
 def training_job_key(strategy: Strategy, horizon: Horizon) -> str:
     """The strategy x horizon key of two single keys."""
     return str(dg.MultiPartitionKey({HORIZON: str(horizon), STRATEGY: strategy}))
+
+
+def as_fusion_strategy(name: str) -> FusionStrategy:
+    """A partition key as the strategy of fusing modalities that it is.
+
+    Raises:
+        ValueError: It is none of `FUSION_STRATEGIES`.
+    """
+    for strategy in FUSION_STRATEGIES:
+        if name == strategy:
+            return strategy
+    msg = f"unknown fusion strategy {name!r}: expected one of {', '.join(FUSION_STRATEGIES)}"
+    raise ValueError(msg)
+
+
+def album_key(album: str) -> str:
+    """The partition of an album: its name, but that Dagster takes three dots for a range."""
+    return album.replace("...", "…")
+
+
+def known_albums(instance: dg.DagsterInstance) -> list[str]:
+    """The partitions of albums that there are, in the order in which they were added."""
+    return list(instance.get_dynamic_partitions(SONG_ALBUMS))
+
+
+def add_albums(instance: dg.DagsterInstance, keys: Sequence[str]) -> list[str]:
+    """Make partitions of those that are none yet; returns which."""
+    there = set(known_albums(instance))
+    added = [key for key in keys if key not in there]
+    if added:
+        instance.add_dynamic_partitions(SONG_ALBUMS, added)
+    return added
 
 
 def as_split(name: str) -> Split:

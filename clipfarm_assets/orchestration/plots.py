@@ -1,13 +1,16 @@
-"""Plots of a date's embeddings, as PNG bytes and as markdown for the UI."""
+"""Plots of embeddings and of fits, as PNG bytes and as markdown for the UI."""
 
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 import numpy as np
 from numpy.typing import NDArray
+
+from clipfarm_assets.orchestration.metadata import Metadata, rounded
 
 
 def principal_plane(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -74,3 +77,32 @@ def _mark(content: str) -> str:
 def inline_png(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
     """A PNG as markdown that the UI shows in place."""
     return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def learning_curves(curves: Mapping[str, Mapping[str, Any]], title: str) -> Metadata:
+    """Learning curves as a picture, and their ends as numbers.
+
+    Args:
+        curves: Name of what was fitted -> its ``train_loss`` an epoch, ``best_epoch`` and more.
+        title: Of the picture.
+    """
+    from clipfarm_assets.training.classification.plots import curves_png
+
+    shown: Metadata = {}
+    for name, found in curves.items():
+        losses = found["train_loss"]
+        shown |= {
+            f"{name}/epochs": len(losses),
+            f"{name}/best_epoch": found["best_epoch"],
+            f"{name}/first_train_loss": rounded(losses[0]),
+            f"{name}/last_train_loss": rounded(losses[-1]),
+        }
+    return {**shown, "plot/curves": inline_png(curves_png(curves, title), "learning curves")}
+
+
+def inline_files(files: Mapping[str, bytes]) -> Metadata:
+    """``plots/<name>.png`` -> PNG bytes as ``plot/<name>`` -> markdown, sorted."""
+    return {
+        f"plot/{name.removeprefix('plots/').removesuffix('.png')}": inline_png(png, name)
+        for name, png in sorted(files.items())
+    }

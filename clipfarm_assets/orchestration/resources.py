@@ -18,12 +18,15 @@ from clipfarm_assets.pipelines.deployment import Deployment
 from clipfarm_assets.storage.layout import Layout
 from clipfarm_assets.storage.meme_layout import MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore, S3Settings
+from clipfarm_assets.storage.song_layout import SongLayout
+from clipfarm_assets.training.song_config import SongConfig, song_config
 
 if TYPE_CHECKING:
     from clipfarm_assets.encoders.base import EmbeddingVersion, Encoder
 
 
 _MEMES: Final = MemeLayout()
+_SONGS: Final = SongLayout()
 
 
 class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -52,6 +55,24 @@ class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     memes_taxonomy_key: str = Field(
         default=_MEMES.taxonomy_key, description="Key of their labels, likewise; need not exist."
     )
+    songs_prefix: str = Field(
+        default=_SONGS.prefix, description="First part of every key of the song pipeline."
+    )
+    songs_metadata_key: str = Field(
+        default=_SONGS.metadata_key,
+        description="Key of the segments' metadata, relative to their prefix.",
+    )
+    songs_media_key: str = Field(
+        default=_SONGS.media_key, description="Key of the segments with their media, likewise."
+    )
+    songs_files_prefix: str = Field(
+        default=_SONGS.files_prefix, description="Folder of files that segments name, likewise."
+    )
+    songs_config: str = Field(
+        default="",
+        description="Settings of the song pipeline that differ from their defaults, as YAML or "
+        "JSON.",
+    )
     s3: dg.ResourceDependency[S3Resource]
 
     @property
@@ -70,6 +91,21 @@ class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
             taxonomy_key=self.memes_taxonomy_key,
         )
 
+    @property
+    def songs(self) -> SongLayout:
+        """The keys of its songs."""
+        return SongLayout(
+            prefix=self.songs_prefix,
+            metadata_key=self.songs_metadata_key,
+            media_key=self.songs_media_key,
+            files_prefix=self.songs_files_prefix,
+        )
+
+    @property
+    def song_config(self) -> SongConfig:
+        """How its songs are prepared and learned."""
+        return song_config(self.songs_config, "songs_config")
+
     def open_store(self) -> ObjectStore:
         """The object store."""
         return ObjectStore.open(self.store, s3_settings(self.s3))
@@ -87,7 +123,7 @@ class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         # Dagster resolves a variable for its steps; whoever opens it elsewhere gets its name.
         url = self.ledger.get_value() if isinstance(self.ledger, dg.EnvVar) else self.ledger
         with one_sentence(), Ledger.open(url or "", store.url) as ledger:
-            yield Deployment(store, self.layout, ledger, self.memes)
+            yield Deployment(store, self.layout, ledger, self.memes, self.songs, self.song_config)
 
 
 _PROVED: set[str] = set()

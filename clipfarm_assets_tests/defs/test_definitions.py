@@ -65,6 +65,26 @@ MEME_CHECKS = {
     "memes/text_expert:expert_intact": ("label", True),
     "memes/vision_expert:expert_intact": ("label", True),
 }
+SONG_ASSETS = {
+    "songs/alignment": "album",
+    "songs/features": "album",
+    "songs/fusion_models": "fusion strategy",
+    "songs/segments_media": "none",
+    "songs/segments_metadata": "none",
+    "songs/splits": "none",
+    "songs/strategy_comparison": "none",
+}
+SONG_CHECKS = {
+    "songs/alignment:segments_aligned": ("album", False),
+    "songs/fusion_models:gradients_balanced": ("fusion strategy", False),
+    "songs/fusion_models:snapshot_intact": ("fusion strategy", True),
+    "songs/segments_media:files_agree": ("none", True),
+    "songs/segments_metadata:modalities_cover": ("none", False),
+    "songs/splits:songs_in_one_split": ("none", True),
+    "songs/strategy_comparison:degrades_gracefully": ("none", False),
+    "songs/strategy_comparison:fusion_beats_single": ("none", False),
+}
+SONGS_TRAINED = [dg.AssetKey(["songs", n]) for n in ("fusion_models", "strategy_comparison")]
 DEPENDENCIES = {
     "clips/audio_embeddings": {"clips/clip_index"},
     "clips/clip_index": {"clips/metadata_horizon"},
@@ -111,6 +131,18 @@ DEPENDENCIES = {
     "memes/splits": {"memes/manifest"},
     "memes/text_expert": {"memes/shards"},
     "memes/vision_expert": {"memes/shards"},
+    "songs/alignment": {"songs/segments_media", "songs/segments_metadata"},
+    "songs/features": {"songs/segments_media", "songs/segments_metadata"},
+    "songs/fusion_models": {"songs/alignment", "songs/features", "songs/splits"},
+    "songs/segments_media": set(),
+    "songs/segments_metadata": set(),
+    "songs/splits": {"songs/segments_metadata"},
+    "songs/strategy_comparison": {
+        "songs/alignment",
+        "songs/features",
+        "songs/fusion_models",
+        "songs/splits",
+    },
 }
 JOBS = {
     "clips_compare",
@@ -127,6 +159,12 @@ JOBS = {
     "memes_pack",
     "memes_split",
     "memes_train",
+    "songs_align",
+    "songs_compare",
+    "songs_features",
+    "songs_observe",
+    "songs_split",
+    "songs_train",
 }
 
 
@@ -145,6 +183,10 @@ def kind(partitions_def):
         return "split"
     if partitions_def == partitions.meme_labels:
         return "label"
+    if partitions_def == partitions.song_albums:
+        return "album"
+    if partitions_def == partitions.fusion_strategies:
+        return "fusion strategy"
     assert partitions_def == partitions.dates_by_strategy
     return "date|strategy"
 
@@ -159,7 +201,7 @@ def test_assets_and_their_partitions(graph):
         key.to_user_string(): kind(graph.get(key).partitions_def)
         for key in graph.get_all_asset_keys()
     }
-    assert found == {**ASSETS, **MEME_ASSETS}
+    assert found == {**ASSETS, **MEME_ASSETS, **SONG_ASSETS}
 
 
 def test_dependencies(graph):
@@ -176,7 +218,7 @@ def test_checks_are_partitioned_like_their_assets_and_block_where_they_must():
         for check in defs.asset_checks
         for spec in check.check_specs
     }
-    assert found == {**CHECKS, **MEME_CHECKS}
+    assert found == {**CHECKS, **MEME_CHECKS, **SONG_CHECKS}
 
 
 def test_jobs_schedule_and_sensor():
@@ -200,14 +242,16 @@ def test_every_asset_says_what_it_is(graph):
 def test_training_and_scoring_share_a_pool(graph):
     clips = [dg.AssetKey(["clips", name]) for name in ("model_snapshots", "clip_predictions")]
     names = ("text_expert", "vision_expert", "fusion_model", "evaluation")
-    for key in (*clips, *(dg.AssetKey(["memes", name]) for name in names)):
+    memes = [dg.AssetKey(["memes", name]) for name in names]
+    for key in (*clips, *memes, *SONGS_TRAINED):
         assert graph.get(key).pools == {"training"}, key
 
 
 def test_training_backfills_make_a_run_a_partition(graph):
     clips = [dg.AssetKey(["clips", name]) for name in ("training_dataset", "model_snapshots")]
     names = ("text_expert", "vision_expert", "fusion_model", "evaluation")
-    for key in (*clips, *(dg.AssetKey(["memes", name]) for name in names)):
+    memes = [dg.AssetKey(["memes", name]) for name in names]
+    for key in (*clips, *memes, SONGS_TRAINED[0]):
         assert graph.get(key).backfill_policy.max_partitions_per_run == 1, key
 
 

@@ -71,7 +71,7 @@ def _manifest_metadata(found: ManifestReport) -> dict[str, Any]:
         ),
         **{f"unlabelled/{label}": n for label, n in found.unlabelled.items()},
         "sources": metadata.records([{"source": s, "rows": n} for s, n in found.sources.items()]),
-        **shown.problems(found.problems),
+        **metadata.problems(found.problems),
     }
 
 
@@ -160,27 +160,15 @@ def _split_metadata(report: SplitReport) -> dict[str, Any]:
         for split, labels in report.classes.items()
         for label, counts in labels.items()
     ]
-    moved = [{"id": i, "was": was, "is": now} for i, (was, now) in report.moved.items()]
     return {
-        "dagster/row_count": sum(report.sizes.values()),
-        **{f"memes/{split}": n for split, n in report.sizes.items()},
+        **metadata.split_changes(report, "memes"),
         "classes": metadata.records(classes),
-        "groups": report.groups,
         "near_duplicates": report.near_duplicates,
-        "largest_groups": metadata.records(
-            [{"group": name, "memes": n} for name, n in report.largest_groups.items()]
-        ),
-        "kept": report.kept,
-        "new": report.new,
-        "moved": len(report.moved),
-        "moved_memes": metadata.records(moved[:20]),
-        "removed": report.removed,
-        "returned": report.returned,
         "retired": len(report.splits.retired),
         "images_read": report.images_read,
         "images_known": report.images_known,
         "notes": metadata.records([{"note": note} for note in report.notes]),
-        **shown.problems(report.image_problems, "image_problem"),
+        **metadata.problems(report.image_problems, "image_problem"),
     }
 
 

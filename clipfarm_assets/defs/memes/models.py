@@ -1,13 +1,13 @@
 """Experts, the fusion model over them, and how good all of them are."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from clipfarm_assets.defs.memes import common, shown
-from clipfarm_assets.orchestration import metadata, partitions
+from clipfarm_assets.orchestration import metadata, partitions, plots
 from clipfarm_assets.orchestration.config_defaults import defaults_from
 from clipfarm_assets.orchestration.each_partition import Made, materialise_each
 from clipfarm_assets.orchestration.resources import DeploymentResource
@@ -121,7 +121,7 @@ def _expert_metadata(report: ExpertReport) -> dict[str, Any]:
         "representation": record.representation.pooling,
         "reused": report.reused,
         **{f"rows/{part}": n for part, n in record.rows.items()},
-        **(shown.curve({record.modality: record.curve}, title) if record.curve else {}),
+        **(plots.learning_curves({record.modality: record.curve}, title) if record.curve else {}),
         "files": metadata.records([{"file": name} for name in record.files]),
     }
 
@@ -222,28 +222,18 @@ def _fusion_metadata(report: FusionReport) -> dict[str, Any]:
         "model": str(report.id),
         "reused": report.reused,
         **{f"expert/{name}": title for name, title in report.experts.items()},
-        "rows": shown.counts_by("split", report.rows),
+        "rows": metadata.counts_by("split", report.rows),
         **{f"unlabelled/{split}": n for split, n in report.unlabelled.items()},
         **{f"val/{name}": metadata.rounded(v) for name, v in report.metrics["val"].items()},
-        **_flat("calibration", report.calibration),
+        **metadata.flat("calibration", report.calibration),
         "loss_falls": "one epoch tells nothing" if report.loss_falls is None else report.loss_falls,
         **({"notes": "; ".join(report.notes)} if report.notes else {}),
         "resumed_after": report.resumed_after,
-        **shown.curve({"fusion": report.curve}, f"fusion of {experts}"),
+        **plots.learning_curves({"fusion": report.curve}, f"fusion of {experts}"),
         "files": metadata.records(
             [{"file": n, "bytes": each.size, "sha256": each.sha256} for n, each in files.items()]
         ),
         "seconds": round(report.seconds, 3),
-    }
-
-
-def _flat(prefix: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        f"{prefix}/{name}/{field}": metadata.rounded(value)
-        for name, nested in fields.items()
-        if nested
-        for field, value in nested.items()
-        if value != ""
     }
 
 

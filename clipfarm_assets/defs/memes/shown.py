@@ -1,6 +1,5 @@
-"""What the UI shows of memes: problems by kind, learning curves, metrics with their intervals."""
+"""What the UI shows of memes: metrics with their intervals, and the first problems of a list."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -8,42 +7,8 @@ import dagster as dg
 from clipfarm_assets.orchestration import metadata, plots
 from clipfarm_assets.orchestration.metadata import Metadata
 from clipfarm_assets.pipelines.memes.evaluation import Evaluation
-from clipfarm_assets.pipelines.memes.manifest import ProblemCounts
 
 _SHOWN = 20
-
-
-def problems(found: ProblemCounts, prefix: str = "problem") -> Metadata:
-    """A count a kind, and the first few of each in words."""
-    samples = [
-        {"kind": kind, "what": what} for kind, some in found.samples.items() for what in some
-    ]
-    return {
-        f"{prefix}s": sum(found.counts.values()),
-        **{f"{prefix}/{kind}": n for kind, n in found.counts.items()},
-        f"{prefix}_samples": metadata.records(samples),
-    }
-
-
-def counts_by(name: str, found: Mapping[Any, Mapping[str, Any]]) -> dg.TableMetadataValue:
-    """A row a key: the key under `name`, then its counts."""
-    return metadata.records([{name: str(key), **counts} for key, counts in found.items()])
-
-
-def curve(curves: Mapping[str, Mapping[str, Any]], title: str) -> Metadata:
-    """Learning curves as a picture, and their ends as numbers."""
-    from clipfarm_assets.training.classification.plots import curves_png
-
-    shown: Metadata = {}
-    for name, found in curves.items():
-        losses = found["train_loss"]
-        shown |= {
-            f"{name}/epochs": len(losses),
-            f"{name}/best_epoch": found["best_epoch"],
-            f"{name}/first_train_loss": metadata.rounded(losses[0]),
-            f"{name}/last_train_loss": metadata.rounded(losses[-1]),
-        }
-    return {**shown, "plot/curves": plots.inline_png(curves_png(curves, title), "learning curves")}
 
 
 def evaluation(found: Evaluation) -> Metadata:
@@ -53,7 +18,7 @@ def evaluation(found: Evaluation) -> Metadata:
         {
             "split": split,
             "system": system,
-            **{name: _with_interval(interval) for name, interval in metrics.items()},
+            **{name: metadata.with_interval(interval) for name, interval in metrics.items()},
         }
         for split, judged in found.splits.items()
         for system, metrics in judged.metrics.items()
@@ -74,10 +39,6 @@ def evaluation(found: Evaluation) -> Metadata:
         }
         for system, each in found.calibration.items()
     ]
-    pictures = {
-        f"plot/{name.removeprefix('plots/').removesuffix('.png')}": plots.inline_png(png, name)
-        for name, png in sorted(found.plots.items())
-    }
     return {
         "verdict": found.title,
         "verdict_told": str(verdict),
@@ -92,17 +53,9 @@ def evaluation(found: Evaluation) -> Metadata:
         "metrics": metadata.records(rows),
         "fusion_by_modalities": metadata.records(subsets),
         "calibration": metadata.records(calibration),
-        **pictures,
+        **plots.inline_files(found.plots),
         "seconds": round(found.seconds, 3),
     }
-
-
-def _with_interval(interval: Any) -> str:
-    if interval.value is None:
-        return "n/a"
-    if interval.low is None or interval.high is None:
-        return f"{interval.value:.3f}"
-    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
 
 
 def first_problems(found: Any) -> dg.TableMetadataValue:

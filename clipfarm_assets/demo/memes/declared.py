@@ -3,7 +3,6 @@
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from clipfarm_assets.contracts.label_taxonomy import DEFAULT_LABEL
+from clipfarm_assets.demo.declared import Declared
 from clipfarm_assets.demo.memes.plan import Kind
 from clipfarm_assets.pipelines.memes.evaluation import METRICS, PREDICTIONS
 from clipfarm_assets.pipelines.memes.fusion import CURVES
@@ -33,23 +33,6 @@ GOOD: Final = 0.95
 
 _PREDICTED_AGAIN: Final = 8
 """Memes that the model that serves is asked about."""
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """One thing that must have come of a set.
-
-    Attributes:
-        what: It is about.
-        expected: In words.
-        found: In words.
-        holds: Whether that is the same.
-    """
-
-    what: str
-    expected: str
-    found: str
-    holds: bool
 
 
 def metrics_of(store: ObjectStore, layout: MemeLayout) -> dict[str, Any]:

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tabulate import tabulate
-
 from clipfarm_assets.contracts.label_taxonomy import DEFAULT_LABEL
 from clipfarm_assets.contracts.meme_rows import SPLITS
-from clipfarm_assets.demo.memes.declared import Declared, declared_of, metrics_of
+from clipfarm_assets.demo.declared import Declared, table
+from clipfarm_assets.demo.memes.declared import declared_of, metrics_of
 from clipfarm_assets.demo.memes.edge_cases import EDGE_CASES
 from clipfarm_assets.demo.memes.findings import Outcomes, look_up
 from clipfarm_assets.demo.memes.plan import Kind
@@ -75,12 +74,12 @@ def of(outcomes: Sequence[SetOutcome]) -> tuple[str, bool]:
     """The summary of all sets, and whether all is as declared."""
     parts = [
         "Memes in shards\n"
-        + _table(
+        + table(
             [row for each in outcomes for row in each.splits],
             ["set", "split", "memes", "of class 0", "of class 1", "shards", "left out"],
         ),
         "Scores, with intervals of 95%\n"
-        + _table(
+        + table(
             [row for each in outcomes for row in _scores(each)],
             ["set", "split", "system", *_METRICS],
         ),
@@ -100,9 +99,9 @@ def of(outcomes: Sequence[SetOutcome]) -> tuple[str, bool]:
     ]
     parts += [
         f"Declared: {right} of {len(all_declared)} hold\n"
-        + _table(rows, ["set", "what", "expected", "found", "differs"]),
+        + table(rows, ["set", "what", "expected", "found", "differs"]),
         "Serving\n"
-        + _table(
+        + table(
             [
                 [each.kind, each.serving.model_version, each.serving.system, _experts(each)]
                 for each in outcomes
@@ -150,7 +149,7 @@ def _edge_cases(found: Outcomes) -> str:
         rows, head = [row[:-1] for row in rows], head[:-1]  # nothing to say in the last column
     done = ", ".join(f"{n} {change}" for change, n in sorted(found.changes.items()))
     return (
-        f"Edge cases: {right} of {len(rows)} as expected\n{_table(rows, head)}\n"
+        f"Edge cases: {right} of {len(rows)} as expected\n{table(rows, head)}\n"
         f"{found.lines} lines, {found.rows} rows, {found.samples} in shards, "
         f"{found.unaccounted} unaccounted for; images: {done}"
     )
@@ -170,9 +169,4 @@ def _seconds(outcomes: Sequence[SetOutcome]) -> str:
     total = sum(
         took for each in outcomes for steps in each.seconds.values() for took in steps.values()
     )
-    return _table([*rows, ["all", "", "", f"{total:.1f}"]], ["set", "job", "step", "s"])
-
-
-def _table(rows: Sequence[Sequence[object]], head: Sequence[str]) -> str:
-    table: str = tabulate(rows, head, disable_numparse=True)
-    return table
+    return table([*rows, ["all", "", "", f"{total:.1f}"]], ["set", "job", "step", "s"])

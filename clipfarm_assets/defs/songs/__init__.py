@@ -1,0 +1,1 @@
+"""The song pipeline: segments -> splits, alignment and features -> fusion models -> comparison."""

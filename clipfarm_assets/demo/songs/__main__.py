@@ -1,0 +1,7 @@
+"""``python -m clipfarm_assets.demo.songs``."""
+
+import sys
+
+from clipfarm_assets.demo.songs.run import main
+
+sys.exit(main())

@@ -8,7 +8,7 @@ What is in other columns is nobody's here, but has to be the same in both.
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, Self, get_args
 
 import pyarrow as pa
@@ -216,24 +216,56 @@ def rows_agree(
         A finding for every column that is not the same, with the first rows that differ; if the
         number of rows or the ids differ, only that is said, for nothing else could agree then.
     """
-    facts = {"rows": len(metadata), "columns": metadata.num_columns}
     if len(metadata) != len(media_keys):
-        problem = f"the metadata has {len(metadata)} rows, the media {len(media_keys)}"
-        return Verdict((Finding("rows", problem),), len(metadata), facts)
-    ids = metadata[columns.segment_id]
-    names = [columns.segment_id, *(n for n in metadata.column_names if n != columns.segment_id)]
+        return other_number_of_rows(len(metadata), len(media_keys), metadata.num_columns)
+    names, there = metadata.column_names, media_keys.column_names
+    return blocks_agree([(metadata, media_keys)], names, there, columns)
+
+
+def other_number_of_rows(metadata: int, media: int, columns: int) -> Verdict:
+    """What `rows_agree` says of files of so many rows."""
+    problem = f"the metadata has {metadata} rows, the media {media}"
+    facts = {"rows": metadata, "columns": columns}
+    return Verdict((Finding("rows", problem),), metadata, facts)
+
+
+def blocks_agree(
+    blocks: Iterable[tuple[pa.Table, pa.Table]],
+    names: Sequence[str],
+    there: Sequence[str],
+    columns: SegmentColumns = DEFAULT_COLUMNS,
+) -> Verdict:
+    """As `rows_agree`, of files that are read block by block.
+
+    Args:
+        blocks: Rows of the metadata and the same rows of the media, as many, in the files' order.
+        names: Columns of the metadata.
+        there: Columns of the media's blocks; more than those are not looked at.
+        columns: Which one names a segment.
+    """
+    names = [columns.segment_id, *(name for name in names if name != columns.segment_id)]
+    total, differing = 0, Counter[str]()
+    first: dict[str, list[str]] = {name: [] for name in names}
+    for metadata, media in blocks:
+        ids = metadata[columns.segment_id]
+        for name in names:
+            if name not in there:
+                continue
+            for row in _differing(metadata[name], media[name]):
+                differing[name] += 1
+                if len(first[name]) < _SHOWN:
+                    first[name].append(f"row {total + row} ({ids[row].as_py()})")
+        total += len(metadata)
     findings: list[Finding] = []
     for name in names:
-        if name not in media_keys.column_names:
+        if name not in there:
             findings.append(Finding(name, "is a column of the metadata, found none in the media"))
-            continue
-        rows = list(_differing(metadata[name], media_keys[name]))
-        if rows:
-            some = ", ".join(f"row {row} ({ids[row].as_py()})" for row in rows[:_SHOWN])
-            findings.append(Finding(name, f"differs in {len(rows)} rows, first {some}"))
+        elif differing[name]:
+            some = ", ".join(first[name])
+            findings.append(Finding(name, f"differs in {differing[name]} rows, first {some}"))
             if name == columns.segment_id:
                 break
-    return Verdict(tuple(findings), len(metadata), facts)
+    return Verdict(tuple(findings), total, {"rows": total, "columns": len(names)})
 
 
 def _differing(left: pa.ChunkedArray, right: pa.ChunkedArray) -> Iterator[int]:

@@ -79,6 +79,7 @@ class Segment:
         midi_span: Where its MIDI begins and ends, on the clock of `audio_span` if there is one.
         offset: Seconds that the MIDI is late; None if nobody measured it.
         row: Its row in both files, from 0.
+        is_smpte: Whether its spans are on the clock of SMPTE codes, and not seconds of the song.
     """
 
     id: str
@@ -95,6 +96,7 @@ class Segment:
     midi_span: Span | None
     offset: float | None
     row: int
+    is_smpte: bool = False
 
     @property
     def has_text(self) -> bool:
@@ -194,7 +196,7 @@ class _Reader:
         def note(kind: str, detail: str) -> None:
             self.problems.append(SegmentProblem(kind, where, detail))
 
-        audio_span, midi_span = spans_of(found, self._names, note)
+        audio_span, midi_span, is_smpte = spans_of(found, self._names, note)
         return Segment(
             id=segment_id,
             song=song,
@@ -210,6 +212,7 @@ class _Reader:
             midi_span=midi_span,
             offset=self._offset(found, note),
             row=row,
+            is_smpte=is_smpte,
         )
 
     def _label(self, found: Mapping[str, Any], note: Note) -> str | None:

@@ -21,8 +21,10 @@ _UNKNOWN: Final = math.nan
 
 def spans_of(
     found: Mapping[str, Any], names: Mapping[str, str], note: Note
-) -> tuple[Span | None, Span | None]:
-    """The spans of a row's audio and of its MIDI, in seconds; None for one that isn't said in full.
+) -> tuple[Span | None, Span | None, bool]:
+    """Where a row's audio is and where its MIDI, in seconds, and whether by SMPTE codes.
+
+    None stands for a span that isn't said in full.
 
     Args:
         found: Field of `SegmentColumns` -> the row's value.
@@ -46,7 +48,7 @@ def spans_of(
     )
     for audio, midi in (codes, seconds):
         if audio and midi:
-            return audio, midi
+            return audio, midi, audio is codes[0]
     audio, midi = codes[0] or seconds[0], codes[1] or seconds[1]
     if audio and midi:
         # An hour apart by their numbers, maybe, and nobody knows by how much in truth.
@@ -54,8 +56,8 @@ def spans_of(
             "audio and MIDI are on different clocks, SMPTE codes and seconds: the MIDI's is unused"
         )
         note("mixed_clocks", told)
-        return audio, None
-    return audio, midi
+        return audio, None, codes[0] is not None
+    return audio, midi, bool(codes[0] or codes[1])
 
 
 class _Times:

@@ -6,7 +6,6 @@ semicolon as ``01:02:03;15``, leave numbers out to keep up with it. Source: SMPT
 """
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
@@ -26,10 +25,6 @@ _DROPPED: Final = {30: 2, 60: 4}
 """Frame numbers left out a minute, of drop-frame codes by the frames that a second counts."""
 
 _LRC: Final = re.compile(r"(\d{1,4}):([0-5]\d)(?:\.(\d{1,3}))?", re.ASCII)
-_LRC_TAG: Final = re.compile(r"\[([^\[\]]*)\]")
-_LRC_WORD_TIME: Final = re.compile(r"<\d{1,4}:[0-5]\d(?:\.\d{1,3})?>\s*", re.ASCII)
-_LRC_ABOUT: Final = re.compile(r"([A-Za-z#][A-Za-z_ ]*):(.*)", re.DOTALL)
-_LRC_OFFSET: Final = re.compile(r"\s*([+-]?\d{1,9})\s*", re.ASCII)
 
 
 def smpte_seconds(code: str, fps: float = DEFAULT_FPS) -> float:
@@ -126,19 +121,6 @@ def _rate(fps: float, *, drop_frame: bool) -> tuple[int, Fraction]:
     return nominal, Fraction(nominal) if whole else nominal * _NTSC
 
 
-@dataclass(frozen=True, slots=True)
-class LrcLine:
-    """Words, and when they begin.
-
-    Attributes:
-        seconds: From the song's beginning; below 0 where a file's offset puts it there.
-        words: May be empty: then nothing is sung from here on.
-    """
-
-    seconds: float
-    words: str
-
-
 def lrc_seconds(code: str) -> float:
     """Seconds of an LRC time, ``[MM:SS.xx]`` with or without its brackets and its fraction.
 
@@ -152,64 +134,7 @@ def lrc_seconds(code: str) -> float:
     if match is None:
         msg = f"expected an LRC time [MM:SS.xx]: found {code!r:.100}"
         raise ValueError(msg)
-    return _lrc_time(match, 0)
-
-
-def parse_lrc(text: str) -> list[LrcLine]:
-    """The lines of an LRC file, by time.
-
-    A line may have several times, and then is one line at each. An ``[offset:+500]`` tag makes all
-    of them that many milliseconds earlier; other tags, such as ``[ar:…]``, tell about the song and
-    are not read. Times of single words, ``<MM:SS.xx>``, are taken out.
-
-    Raises:
-        ValueError: A line that isn't blank has neither a time nor a tag; names it.
-    """
-    offset = 0
-    found: list[tuple[re.Match[str], str]] = []
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
-        if not line.strip():
-            continue
-        times, words = _lrc_line(line.strip())
-        if times:
-            found += [(time, words) for time in times]
-            continue
-        about = _LRC_ABOUT.fullmatch(words)
-        if about is None:
-            msg = f"line {number}: expected [MM:SS.xx] and words, or [tag:…]: found {line!r:.100}"
-            raise ValueError(msg)
-        if about[1].strip().lower() == "offset":
-            offset = _lrc_offset(about[2], number)
-    lines = [LrcLine(_lrc_time(time, offset), words) for time, words in found]
-    return sorted(lines, key=lambda line: line.seconds)
-
-
-def _lrc_line(line: str) -> tuple[list[re.Match[str]], str]:
-    """The times that a line begins with, and its words; without times, what its one tag says."""
-    times: list[re.Match[str]] = []
-    place = 0
-    while tag := _LRC_TAG.match(line, place):
-        time = _LRC.fullmatch(tag[1])
-        if time is None:
-            break
-        times.append(time)
-        place = tag.end()
-    if not times:
-        is_tag = line.startswith("[") and line.endswith("]")
-        return [], line[1:-1] if is_tag else ""
-    return times, _LRC_WORD_TIME.sub("", line[place:]).strip()
-
-
-def _lrc_time(match: re.Match[str], offset_ms: int) -> float:
-    """Seconds, in whole milliseconds until the last: no sum of fractions."""
     minutes, seconds, fraction = match.groups()
+    # In whole milliseconds until the last: no sum of fractions.
     ms = (int(minutes) * 60 + int(seconds)) * 1000 + int((fraction or "").ljust(3, "0"))
-    return (ms - offset_ms) / 1000
-
-
-def _lrc_offset(said: str, number: int) -> int:
-    match = _LRC_OFFSET.fullmatch(said)
-    if match is None:
-        msg = f"line {number}: expected [offset:+500], in milliseconds: found {said!r:.100}"
-        raise ValueError(msg)
-    return int(match[1])
+    return ms / 1000

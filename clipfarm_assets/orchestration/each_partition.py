@@ -5,7 +5,7 @@ same. So in a range every partition's own materialisation is logged after the ou
 latest one then, which is what downstream staleness, checks and the UI go by.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,11 @@ from dagster._core.definitions.data_version import (
 )
 
 from clipfarm_assets.orchestration.metadata import Metadata
+from clipfarm_assets.orchestration.settings import BadSettings
+
+
+class PartitionGone(BadSettings):
+    """What a partition stands for is not there any more; of a range, the others are made."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,15 @@ def materialise_each(
     """Make the run's partitions one after the other, in the order of their keys.
 
     Where one fails in a range, those made before it count as materialised: they are published, and
-    are not made again.
+    are not made again. One whose `PartitionGone` keeps none from being made: it fails the run last.
 
     Args:
         context: Of the asset's step, whose result this is.
         make: From a partition key to what was made.
+
+    Raises:
+        PartitionGone: That of one partition, or what `make` said of the first of a range, and which
+            they all are.
     """
     if context.has_partition_key:
         made = make(context.partition_key)
@@ -47,14 +56,28 @@ def materialise_each(
         )
         return
     results: dict[str, Made] = {}
+    gone: dict[str, PartitionGone] = {}
     try:
         for key in sorted(context.partition_keys):
-            results[key] = make(key)
+            try:
+                results[key] = make(key)
+            except PartitionGone as error:
+                gone[key] = error
+        _check_all_there(gone)
     except BaseException:
         _log(context, results)
         raise
     yield dg.MaterializeResult()
     _log(context, results)
+
+
+def _check_all_there(gone: Mapping[str, PartitionGone]) -> None:
+    """Raise the first, which says what to do, with the names of all."""
+    if gone:
+        first, *others = gone.values()
+        named = f"; {len(gone)} in all: {', '.join(map(repr, gone))}" if others else ""
+        msg = f"{first}{named}; the other partitions are made"
+        raise PartitionGone(msg)
 
 
 def _log(context: dg.AssetExecutionContext, results: dict[str, Made]) -> None:

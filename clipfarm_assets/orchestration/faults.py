@@ -47,7 +47,7 @@ from clipfarm_assets.pipelines.songs.fusion_rows import NoLabelledSegments
 from clipfarm_assets.pipelines.songs.inputs import WrongStored
 from clipfarm_assets.pipelines.songs.row_cursor import RowsOutOfStep
 from clipfarm_assets.pipelines.songs.segments import NoSegments
-from clipfarm_assets.pipelines.songs.splits import NoSongSplits
+from clipfarm_assets.pipelines.songs.splits import NoSongSplits, StaleSplits
 from clipfarm_assets.serving.binding import BindingMismatch
 from clipfarm_assets.serving.meme_registry import NotServable
 from clipfarm_assets.serving.promotion import NotPromotable
@@ -137,6 +137,7 @@ FAULTS: Final = (
     SnapshotExists,
     SplitLeakage,
     SplitUnavailable,
+    StaleSplits,
     StoreUnavailable,
     TooFewGroups,
     TooFewRows,

@@ -102,6 +102,18 @@ class ParquetRows:
         """Of all groups."""
         return self.groups[-1].stop if self.groups else 0
 
+    def sha256(self) -> str:
+        """Hash of all bytes of the object, `READ_BYTES` of which are in memory.
+
+        Raises:
+            ObjectChanged: It was written again since it was opened.
+        """
+        digest, size = hashlib.sha256(), self.head.size
+        for start in range(0, size, READ_BYTES):
+            length = min(READ_BYTES, size - start)
+            digest.update(self._store.get_range(self.key, start, length, self.head.mark))
+        return digest.hexdigest()
+
     def group_of(self, row: int) -> RowGroup:
         """The row group that a row of the file is in.
 

@@ -56,6 +56,7 @@ def _git(root: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def package_versions() -> dict[str, str]:
-    """Python and the packages that decide a model's bits."""
-    return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+def package_versions(*more: str) -> dict[str, str]:
+    """Python and the packages that decide a model's bits, `more` of them where it has others."""
+    names = (*_PACKAGES, *more)
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}

@@ -149,7 +149,11 @@ class DataConfig(Settings):
 
 
 class EncoderRates(Settings):
-    """Learning rate of each modality's encoder; None for its own default."""
+    """Learning rate of each modality's encoder; None for its own default.
+
+    Where nothing of an encoder is trained, as it is precomputed or frozen, the rate is that of what
+    the modality does train: its projection, missing token and own head.
+    """
 
     text: Rate | None = None
     audio: Rate | None = None
@@ -169,8 +173,8 @@ class TrainingConfig(Settings):
             are.
         imbalance_ratio: From this ratio of two modalities' gradient norms on, a warning says so.
         class_weights: ``balanced`` weighs a class by rows / (classes * rows of the class).
-        encoder_learning_rates: Of what is trained of the encoders. By default ``fit``'s for those
-            from scratch, and a small one for pretrained ones.
+        encoder_learning_rates: See `EncoderRates`. By default ``fit``'s, and a small one for what
+            is trained of pretrained encoders.
         seed: Decides every random choice.
     """
 
@@ -225,13 +229,13 @@ class SongConfig(Settings):
         )
 
     def encoder_rates(self) -> dict[Modality, float]:
-        """The learning rate of each encoder."""
+        """The learning rate of each encoder: see `EncoderRates`."""
         given = self.training.encoder_learning_rates
         rates: dict[Modality, float] = {}
         for name in MODALITIES:
             encoder = getattr(self.model, f"{name}_encoder")
-            is_pretrained = isinstance(encoder, DebertaText | PretrainedAudio)
-            own = PRETRAINED_RATE if is_pretrained else self.training.fit.learning_rate
+            tuned = isinstance(encoder, DebertaText | PretrainedAudio) and encoder.top_layers != 0
+            own = PRETRAINED_RATE if tuned else self.training.fit.learning_rate
             rates[name] = own if (told := getattr(given, name)) is None else told
         return rates
 

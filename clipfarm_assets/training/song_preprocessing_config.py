@@ -119,7 +119,8 @@ class MidiAugmentConfig(AugmentConfig):
     """What is done to MIDI in training.
 
     Attributes:
-        transpose: Most semitones up or down; drums stay.
+        transpose: Most semitones up or down; drums stay. Of segments without audio: those of others
+            are transposed as it is, by whole semitones.
         velocity: Most that velocities are scaled by, up or down, as a share.
         quantise: Grid that onsets may be moved to, in parts of a quarter note; None for none.
     """

@@ -171,6 +171,9 @@ def test_seconds_are_the_clock_of_both_where_only_one_has_time_codes():
     audio_codes = {k: v for k, v in CODES.items() if not k.startswith("midi")}
     found, kinds = only(**SECONDS, **audio_codes)
     assert (found.audio_span, found.midi_span, kinds) == ((10, 20), (11, 21), [])
+    assert not found.is_smpte
+    alone, _ = only(**audio_codes)
+    assert (alone.audio_span, alone.is_smpte) == ((3610.5, 3620.5), True)
 
 
 def test_two_clocks_are_told():
@@ -178,7 +181,7 @@ def test_two_clocks_are_told():
     audio_codes = {k: v for k, v in CODES.items() if not k.startswith("midi")}
     found, kinds = only(**midi_seconds, **audio_codes)
     # Not comparable, so it is not taken for a difference of an hour.
-    assert (found.audio_span, found.midi_span) == ((3610.5, 3620.5), None)
+    assert (found.audio_span, found.midi_span, found.is_smpte) == ((3610.5, 3620.5), None, True)
     assert kinds == ["mixed_clocks"]
 
 

@@ -6,13 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipfarm_assets.contracts.timecode import (
-    LrcLine,
-    frame_seconds,
-    lrc_seconds,
-    parse_lrc,
-    smpte_seconds,
-)
+from clipfarm_assets.contracts.timecode import frame_seconds, lrc_seconds, smpte_seconds
 
 NTSC = Fraction(1000, 1001)
 
@@ -150,47 +144,3 @@ def test_lrc_times_are_the_nearest_float_to_their_hundredths(minutes, seconds, h
 def test_what_is_no_lrc_time_is_told(code):
     with pytest.raises(ValueError, match=r"^expected an LRC time \[MM:SS\.xx\]: found "):
         lrc_seconds(code)
-
-
-def test_lines_of_a_file():
-    text = (
-        "\ufeff[ar:Somebody]\r\n[ti:A [live] song]\r\n[re:]\r\n\r\n"
-        "[00:12.00]first words\r\n"
-        "[01:10.50][00:20.25] twice sung \r\n"
-        "[00:15.00]\r\n"
-        "[00:30.00]<00:30.00>word <00:31.5>by word\r\n"
-    )
-    assert parse_lrc(text) == [
-        LrcLine(12.0, "first words"),
-        LrcLine(15.0, ""),
-        LrcLine(20.25, "twice sung"),
-        LrcLine(30.0, "word by word"),
-        LrcLine(70.5, "twice sung"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("offset", "seconds"), [("+500", 9.5), ("-250", 10.25), (" 0 ", 10.0), ("12000", -2.0)]
-)
-def test_a_positive_offset_makes_all_lines_earlier_wherever_it_stands(offset, seconds):
-    assert parse_lrc(f"[offset:{offset}]\n[00:10.00]la") == [LrcLine(seconds, "la")]
-    assert parse_lrc(f"[00:10.00]la\n[Offset:{offset}]") == [LrcLine(seconds, "la")]
-
-
-def test_no_lines():
-    assert parse_lrc("") == []
-    assert parse_lrc("[ti:nothing]\n\n") == []
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("[00:01.00]la\nwords without a time", "line 2: expected"),
-        ("[00:61.00]la", "line 1: expected"),
-        ("[]", "line 1: expected"),
-        ("[offset:soon]", r"line 1: expected \[offset:\+500\]"),
-    ],
-)
-def test_lines_that_are_none_are_named(text, told):
-    with pytest.raises(ValueError, match=told):
-        parse_lrc(text)

@@ -1,12 +1,14 @@
 """Every partition of a run over a range has its own data version, as in a run of its own."""
 
+import re
+
 import dagster as dg
 import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
 from clipfarm_assets.orchestration import partitions
-from clipfarm_assets.orchestration.each_partition import Made, materialise_each
+from clipfarm_assets.orchestration.each_partition import Made, PartitionGone, materialise_each
 
 SNAPSHOT = dg.AssetKey("snapshot")
 KEYS = partitions.strategy_by_horizon.get_partition_keys()
@@ -25,7 +27,7 @@ class Suite:
     """An asset whose partitions are made by a function, a check on it, and one after it."""
 
     def __init__(self):
-        self.bad = set()
+        self.bad, self.gone = set(), set()
         self.version = "v1"
 
         @dg.asset(
@@ -38,6 +40,8 @@ class Suite:
             def make(key):
                 if key in self.bad:
                     raise dg.Failure(f"{key} is bad")
+                if key in self.gone:
+                    raise PartitionGone(f"{key} is gone")
                 return Made(f"{self.version} of {key}", {"made": key})
 
             yield from materialise_each(context, make)
@@ -88,6 +92,12 @@ def shown(instance, key):
     return found.tags["dagster/data_version"], found.metadata["made"].value
 
 
+def made(instance):
+    wanted = {key: dg.AssetRecordsFilter(SNAPSHOT, asset_partitions=[key]) for key in KEYS}
+    found = {k: instance.fetch_materializations(each, limit=1) for k, each in wanted.items()}
+    return {key for key, each in found.items() if each.records}
+
+
 def test_a_range_gives_each_partition_what_a_run_of_its_own_gives(instance):
     suite = Suite()
     result = suite.run(instance, tags=RANGE)
@@ -127,15 +137,19 @@ def test_what_was_made_before_a_failure_counts(instance):
     suite.bad = {"7|max_pool"}
     with pytest.raises(dg.Failure, match=r"7\|max_pool is bad"):
         suite.run(instance, tags=RANGE)
-    made = {
-        key
-        for key in KEYS
-        if instance.fetch_materializations(
-            dg.AssetRecordsFilter(SNAPSHOT, asset_partitions=[key]), limit=1
-        ).records
-    }
-    assert made == {"30|concat", "30|max_pool", "30|sum_pool", "7|concat"}
+    assert made(instance) == {"30|concat", "30|max_pool", "30|sum_pool", "7|concat"}
     assert shown(instance, "7|concat") == ("v1 of 7|concat", "7|concat")
+
+
+def test_what_is_gone_keeps_nothing_else_from_being_made(instance):
+    suite = Suite()
+    suite.gone = {"30|concat", "7|max_pool"}
+    says = "30|concat is gone; 2 in all: '30|concat', '7|max_pool'; the other partitions are made"
+    with pytest.raises(PartitionGone, match=rf"^{re.escape(says)}$"):
+        suite.run(instance, tags=RANGE)
+    assert made(instance) == set(KEYS) - suite.gone
+    with pytest.raises(PartitionGone, match=r"^7\|max_pool is gone$"):
+        suite.run(instance, partition_key="7|max_pool")
 
 
 @pytest.fixture

@@ -118,3 +118,7 @@ def test_versions_are_those_of_what_is_installed():
         "python": platform.python_version(),
         **{name: version(name) for name in ("clipfarm-assets", *packages)},
     }
+
+
+def test_a_pipeline_may_name_more_packages():
+    assert package_versions("soxr") == {**package_versions(), "soxr": version("soxr")}

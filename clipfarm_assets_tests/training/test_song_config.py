@@ -275,6 +275,17 @@ def test_pretrained_encoders_learn_slowly_unless_told_otherwise():
     assert SongConfig().encoder_rates() == dict.fromkeys(("text", "audio", "midi"), 1e-3)
 
 
+def test_what_comes_after_a_frozen_encoder_learns_as_fast_as_the_rest():
+    told = {
+        "model": {
+            "text_encoder": {"type": "deberta"},
+            "audio_encoder": {"type": "wav2vec2", "precomputed": True},
+        },
+        "training": {"encoder_learning_rates": {"audio": 1e-4}},
+    }
+    assert song_config(told).encoder_rates() == {"text": 1e-3, "audio": 1e-4, "midi": 1e-3}
+
+
 def test_a_networks_inputs_are_those_of_its_encoders():
     assert SongConfig().inputs() == {
         "text": ("text.values",),

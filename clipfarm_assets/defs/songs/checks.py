@@ -14,6 +14,7 @@ from clipfarm_assets.storage.song_layout import FUSION_STRATEGIES, FusionStrateg
 from clipfarm_assets.training.song_config import SongConfig
 
 OfStrategy = Callable[[ObjectStore, SongLayout, FusionStrategy], Verdict]
+OfComparison = Callable[[ObjectStore, SongLayout, SongConfig, FusionStrategy], Verdict]
 
 
 def _whole(examine: Callable[[ObjectStore, SongLayout, SongConfig], Verdict]) -> Evaluate:
@@ -49,11 +50,12 @@ def _each_strategy(examine: OfStrategy) -> Evaluate:
     return evaluate
 
 
-def _all_strategies(examine: OfStrategy) -> Evaluate:
+def _all_strategies(examine: OfComparison) -> Evaluate:
     """All strategies as one: an asset without partitions has one result."""
 
     def evaluate(deployment: Deployment, _keys: Sequence[str]) -> Mapping[str, Verdict]:
-        found = {s: examine(deployment.store, deployment.songs, s) for s in FUSION_STRATEGIES}
+        store, layout, config = deployment.store, deployment.songs, deployment.song_config
+        found = {s: examine(store, layout, config, s) for s in FUSION_STRATEGIES}
         facts: dict[str, Any] = {
             f"{strategy}/{fact}": value
             for strategy, verdict in found.items()

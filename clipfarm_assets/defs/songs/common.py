@@ -10,6 +10,7 @@ from pydantic import Field
 from clipfarm_assets.defs import options
 from clipfarm_assets.defs.options import OWNERS, TRAINING_POOL, say
 from clipfarm_assets.orchestration import partitions
+from clipfarm_assets.orchestration.each_partition import PartitionGone
 from clipfarm_assets.orchestration.settings import BadSettings
 from clipfarm_assets.orchestration.song_settings import config_of_run
 from clipfarm_assets.pipelines.deployment import Deployment
@@ -77,7 +78,8 @@ def album_of(deployment: Deployment, partition: str) -> str:
     """The album that a partition stands for.
 
     Raises:
-        BadSettings: The metadata has no such album (any more).
+        PartitionGone: The metadata has no such album (any more).
+        BadSettings: Two albums would be one partition.
         NoSegments, BadSegments, BadTable: See `read_segments`.
     """
     columns = deployment.song_config.data.columns
@@ -92,5 +94,5 @@ def _known(albums: Mapping[str, str], partition: str, deployment: Deployment) ->
             f"which has {', '.join(sorted(albums)) or 'none'}: run the job songs_observe, which "
             "adds the albums there are"
         )
-        raise BadSettings(msg)
+        raise PartitionGone(msg)
     return albums[partition]

@@ -61,6 +61,7 @@ def fusion_models(
                 common.say(context),
                 warn=context.log.warning,
                 cache_dir=Path(encoders.cache_dir),
+                profile=encoders.profile,
             )
             if report.loss_falls is False:
                 context.log.warning("%s: the training loss did not fall", report.id)
@@ -155,6 +156,7 @@ def strategy_comparison(
             without_dropout=config.twins(),
             warn=context.log.warning,
             cache_dir=Path(encoders.cache_dir),
+            profile=encoders.profile,
         )
         for note in found.notes:
             context.log.warning(note)

@@ -89,7 +89,7 @@ def look_up(deployment: Deployment, plan: Plan) -> Outcomes:
     segments, problems = segments_of(table, config.data.columns)
     splits = read_splits(store, layout)
     albums = sorted({segment.album for segment in segments})
-    alignment = read_alignment(store, layout, albums, config.preprocessing.alignment)
+    alignment = read_alignment(store, layout, albums, config.preprocessing)
     by_id = {segment.id: segment for segment in segments}
     by_case = {}
     for case in EDGE_CASES:

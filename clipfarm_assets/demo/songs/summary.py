@@ -16,6 +16,7 @@ from clipfarm_assets.demo.songs.edge_cases import ALBUM, EDGE_CASES
 from clipfarm_assets.demo.songs.findings import Outcomes, look_up
 from clipfarm_assets.demo.songs.plan import SEED, Plan, plan_songs
 from clipfarm_assets.pipelines.deployment import Deployment
+from clipfarm_assets.pipelines.songs.comparison_files import WITHOUT_DROPOUT, told_of_affected
 from clipfarm_assets.pipelines.songs.judged import subset_name
 from clipfarm_assets.pipelines.songs.segments import SegmentReport, read_segments
 from clipfarm_assets.training.classification.subsets import subsets
@@ -34,6 +35,7 @@ def of(deployment: Deployment, seconds: Mapping[str, Mapping[str, float]]) -> tu
     plan = planned(report)
     found = comparison_of(deployment)
     judged = found["splits"][found["decided_on"]]
+    bound = deployment.song_config.evaluation.most_degradation
     cases = look_up(deployment, plan)
     declared = declared_of(deployment, plan)
     right = sum(each.holds for each in declared)
@@ -43,8 +45,8 @@ def of(deployment: Deployment, seconds: Mapping[str, Mapping[str, float]]) -> tu
         f"Models on {found['decided_on']}, with intervals of 95%\n" + _scores(judged),
         f"Macro-F1 by what a model is shown on {found['decided_on']}, and the accuracy of whoever "
         "knows all that is planted\n" + _subsets(judged, plan),
-        f"Macro-F1 lost without a modality, {found['settings']['most_degradation']:g} at most\n"
-        + _lost(judged),
+        f"Macro-F1 lost without a modality, of all segments, {bound:g} at most; and of those that "
+        "had it beside another, with intervals of 95%\n" + _lost(judged),
         _edge_cases(cases),
         f"Declared: {right} of {len(declared)} hold\n" + _declared(declared),
         "Seconds a step\n" + _seconds(seconds),
@@ -84,9 +86,12 @@ def _alignment(deployment: Deployment, plan: Plan) -> str:
 
 
 def _scores(judged: Mapping[str, Any]) -> str:
+    twins = (
+        (f"{name}, {WITHOUT_DROPOUT}", model) for name, model in judged["without_dropout"].items()
+    )
     rows = [
         [name, *(_score(model["metrics"][metric]) for metric in _METRICS)]
-        for name, model in judged["models"].items()
+        for name, model in (*judged["models"].items(), *twins)
     ]
     return table(rows, ["model", *_METRICS])
 
@@ -112,9 +117,10 @@ def _subsets(judged: Mapping[str, Any], plan: Plan) -> str:
 
 def _lost(judged: Mapping[str, Any]) -> str:
     rows = [
-        [name, trained, *(f"{lost[modality]['lost']:+.3f}" for modality in MODALITIES)]
+        [name, f"{trained}{of_whom}", *(told(lost[modality]) for modality in MODALITIES)]
         for name, kinds in judged["degradation"].items()
         for trained, lost in kinds.items()
+        for of_whom, told in (("", _of_all), (", of those that had it", told_of_affected))
     ]
     shares = [
         [name, "Shapley share", *(f"{model['shapley'][m]:+.3f}" for m in MODALITIES)]
@@ -122,6 +128,10 @@ def _lost(judged: Mapping[str, Any]) -> str:
         if "shapley" in model
     ]
     return table([*rows, *shares], ["model", "", *MODALITIES])
+
+
+def _of_all(found: Mapping[str, Any]) -> str:
+    return f"{found['lost']:+.3f}"
 
 
 def _edge_cases(found: Outcomes) -> str:

@@ -75,14 +75,24 @@ def draw_change(score: Score, settings: MidiAugment, rng: np.random.Generator) -
     """
     happens = rng.random(3) < settings.probability
     transposed, louder = rng.random(2)
-    pitches = score.notes["pitch"][~score.notes["is_drum"]]
-    low = max(-settings.transpose, -int(pitches.min(initial=HIGHEST)))
-    high = min(settings.transpose, HIGHEST - int(pitches.max(initial=0)))
+    low, high = semitones_within(score, settings.transpose)
     return MidiChange(
         semitones=low + int(transposed * (high - low + 1)) if happens[0] else 0,
         loudness=1 + settings.velocity * (2 * louder - 1) if happens[1] else 1.0,
         grid=settings.quantise if happens[2] else None,
     )
+
+
+def semitones_within(score: Score, most: int) -> tuple[int, int]:
+    """How far down, as a negative number, and up a score goes with every pitch in 0 to 127.
+
+    Args:
+        score: Its drums stay as they are.
+        most: Semitones either way at most.
+    """
+    pitches = score.notes["pitch"][~score.notes["is_drum"]]
+    low = max(-most, -int(pitches.min(initial=HIGHEST)))
+    return low, min(most, HIGHEST - int(pitches.max(initial=0)))
 
 
 def apply_change(score: Score, change: MidiChange) -> Score:

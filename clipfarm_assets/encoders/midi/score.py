@@ -68,6 +68,7 @@ class Score:
         end_seconds: End of the longest track.
         hanging_notes: Of the file, that begin and never end; they are not among the notes.
         smpte_offset: Time of day at which the file begins, in seconds; None where it tells none.
+        bad_smpte_offset: What is wrong with one that the file tells and that is not used; or None.
         division: What the file is timed in: ticks of a quarter note, or of an SMPTE frame.
     """
 
@@ -80,6 +81,7 @@ class Score:
     end_seconds: float
     hanging_notes: int
     smpte_offset: float | None
+    bad_smpte_offset: str | None
     division: Literal["ppq", "smpte"]
 
     def seconds_at(self, ticks: ArrayLike) -> NDArray[np.float64]:
@@ -117,6 +119,25 @@ class Score:
             ),
             downbeats=self.downbeats + seconds,
             end_seconds=self.end_seconds + seconds,
+        )
+
+    def faster(self, speed: float) -> Self:
+        """The same at `speed` times its tempo, above 0; second 0 and all ticks stay as they are."""
+        notes = self.notes.copy()
+        notes["start"] /= speed
+        notes["end"] /= speed
+        return replace(
+            self,
+            notes=notes,
+            tempos=tuple(
+                one._replace(seconds=one.seconds / speed, bpm=one.bpm * speed)
+                for one in self.tempos
+            ),
+            time_signatures=tuple(
+                one._replace(seconds=one.seconds / speed) for one in self.time_signatures
+            ),
+            downbeats=self.downbeats / speed,
+            end_seconds=self.end_seconds / speed,
         )
 
     def cut(self, start: float, end: float) -> Self:
@@ -194,6 +215,7 @@ def read_score(data: bytes, name: str = "MIDI", limits: MidiLimits | None = None
         end_seconds=end_seconds,
         hanging_notes=found.hanging_notes,
         smpte_offset=found.smpte_offset,
+        bad_smpte_offset=found.bad_smpte_offset,
         division="smpte" if found.ticks_per_second else "ppq",
     )
 

@@ -77,7 +77,8 @@ class Smf:
         notes: int64 ``[N, 7]``, columns as `COLUMNS`, in the order in which they end.
         tempos: Ticks, and microseconds a quarter note.
         signatures: Ticks, and a time signature's two numbers.
-        smpte_offset: Time of day at which the file begins, in seconds.
+        smpte_offset: Time of day at which the file begins, in seconds; None where it tells none.
+        bad_smpte_offset: What is wrong with one that it tells and that is not used.
         hanging_notes: That begin and never end; they are not among the notes.
         end_tick: End of the longest track.
     """
@@ -90,6 +91,7 @@ class Smf:
     tempos: list[tuple[int, int]] = field(default_factory=list)
     signatures: list[tuple[int, int, int]] = field(default_factory=list)
     smpte_offset: float | None = None
+    bad_smpte_offset: str | None = None
     hanging_notes: int = 0
     end_tick: int = 0
 
@@ -293,14 +295,17 @@ def _meta(kind: int, payload: bytes, tick: int, track: int, found: Smf) -> None:
         found.signatures.append((tick, payload[0], 2 ** payload[1]))
     elif kind == _SMPTE_OFFSET and not track and found.smpte_offset is None:
         # It belongs to the first track; elsewhere it has no meaning.
-        found.smpte_offset = _offset_seconds(payload)
+        try:
+            found.smpte_offset = _offset_seconds(payload)
+        except ValueError as error:  # of the time of day alone: the notes are what they are
+            found.bad_smpte_offset = str(error)
 
 
 def _offset_seconds(payload: bytes) -> float:
-    """Seconds of hours, minutes, seconds, frames and hundredths of a frame."""
+    """Seconds of hours, minutes, seconds, frames and hundredths of a frame; or `ValueError`."""
     if len(payload) != 5:
         msg = f"expected an SMPTE offset of 5 bytes, found {len(payload)}"
-        raise BadMidi(msg)
+        raise ValueError(msg)
     hours, minutes, seconds, frames, hundredths = payload
     fps, drop_frame = _OFFSET_RATES[hours >> 5 & 3]
     return frame_seconds(

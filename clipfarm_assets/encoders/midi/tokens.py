@@ -116,8 +116,14 @@ class EventSequence:
         return np.stack([self.tokens, self.bars, self.positions], axis=1)
 
     def first(self, events: int) -> "EventSequence":
-        """The first events, or all if there are no more. The caller tells what was left out."""
-        return EventSequence(self.tokens[:events], self.bars[:events], self.positions[:events])
+        """The first events, or all if there are no more. The caller tells what was left out.
+
+        Copies, which hold nothing of the others.
+        """
+        if len(self) <= events:
+            return self
+        arrays = (self.tokens, self.bars, self.positions)
+        return EventSequence(*(array[:events].copy() for array in arrays))
 
 
 def midi_like(score: Score, settings: MidiLikeSettings | None = None) -> EventSequence:

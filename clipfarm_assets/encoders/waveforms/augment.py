@@ -5,6 +5,7 @@ of the same segment alike. Every draw is a function of the seed, the epoch and t
 """
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +25,8 @@ class AudioAugment:
 
     Attributes:
         time_stretch: Largest change of speed: 0.1 is from 1 / 1.1 to 1.1 times; 0 for none.
-        pitch_shift: Largest shift up or down, in semitones; 0 for none.
+        pitch_shift: Largest shift up or down, in semitones; 0 for none. Below 1 is none where only
+            whole semitones are drawn.
         noise_snr_db: Lowest and highest signal-to-noise ratio of white noise, in decibels; None
             for no noise.
         probability: Of each of the three, for a sound in an epoch.
@@ -88,15 +90,26 @@ def augment(
     return apply_change(samples, rate, draw_change(settings, rng), rng)
 
 
-def draw_change(settings: AudioAugment, rng: np.random.Generator) -> AudioChange:
+def draw_change(
+    settings: AudioAugment, rng: np.random.Generator, *, whole_semitones: bool = False
+) -> AudioChange:
     """What to do to a sound.
 
     Takes the same count of random numbers whatever the settings are: switching one change off
     leaves the others as they were.
+
+    Args:
+        settings: How far it may go.
+        rng: Draws.
+        whole_semitones: Shift by whole ones, as notes can be too; all within the settings alike.
     """
     stretches, shifts, disturbs = rng.random(3) < settings.probability
     stretch, shift = rng.uniform(-1, 1, size=2)
     level = rng.random()
+    semitones = settings.pitch_shift * float(shift)
+    if whole_semitones:
+        most = int(settings.pitch_shift)
+        semitones = float(min(math.floor((shift + 1) / 2 * (2 * most + 1)) - most, most))
     snr_db = None
     if disturbs and settings.noise_snr_db is not None:
         low, high = settings.noise_snr_db
@@ -104,7 +117,7 @@ def draw_change(settings: AudioAugment, rng: np.random.Generator) -> AudioChange
     return AudioChange(
         # Uniform in the logarithm: as often 1 / 1.1 times as fast as 1.1 times.
         speed=float((1 + settings.time_stretch) ** stretch) if stretches else 1.0,
-        semitones=settings.pitch_shift * float(shift) if shifts else 0.0,
+        semitones=semitones if shifts else 0.0,
         snr_db=snr_db,
     )
 

@@ -58,6 +58,9 @@ class Heard:
         is_compared: Whether there was enough to compare.
         is_trusted: Whether sound and notes belong together at that lag.
         reason: Why it is not trusted, as a clause; None where it is.
+        alike: Offsets of the lags that fit best, in order: peaks of the correlations, and none of
+            them so low that the best is `LEAST_RATIO` times as high. If no lag is trusted, one of
+            these may be the offset all the same.
     """
 
     offset_seconds: float
@@ -66,6 +69,7 @@ class Heard:
     is_compared: bool
     is_trusted: bool
     reason: str | None
+    alike: tuple[float, ...] = ()
 
 
 def heard_offset(
@@ -118,7 +122,13 @@ def heard_offset(
     elif peak in (0, len(by_lag) - 1):
         reason = f"the best lag is the last that was looked at, {offset:+.2f} s"
     return Heard(
-        offset, z, float(by_lag[peak]), is_compared=True, is_trusted=reason is None, reason=reason
+        offset,
+        z,
+        float(by_lag[peak]),
+        is_compared=True,
+        is_trusted=reason is None,
+        reason=reason,
+        alike=_alike(by_lag, lags),
     )
 
 
@@ -190,6 +200,14 @@ def _beside(values: NDArray[np.float64], peak: int) -> float:
     before, top, after = values[peak - 1 : peak + 2]
     curvature = before - 2 * top + after
     return 0.0 if curvature >= 0 else float(0.5 * (before - after) / curvature)
+
+
+def _alike(by_lag: NDArray[np.float64], lags: int) -> tuple[float, ...]:
+    """Offsets of the peaks that the highest one does not stand out from, in seconds."""
+    around = np.pad(by_lag, 1, constant_values=-np.inf)
+    is_peak = (by_lag >= around[:-2]) & (by_lag > around[2:])
+    places = np.flatnonzero(is_peak & (by_lag * LEAST_RATIO > by_lag.max())).tolist()
+    return tuple((each - lags + _beside(by_lag, each)) / FRAMES_PER_SECOND for each in places)
 
 
 def _moments(onset_seconds: NDArray[np.float64], seconds: float) -> int:

@@ -70,7 +70,8 @@ class Prepared:
     """Sound of one rate and length, and what was done to make it so.
 
     Attributes:
-        samples: Float32 of shape (settings.samples,), full scale at 1.
+        samples: Float32 of shape (settings.samples,), full scale at 1; no view, which would
+            hold all of a longer sound.
         seconds_before: Length of the sound as it was stored.
         padded: Seconds of zeros that were put at its end.
         truncated: Seconds that were cut off its end.
@@ -107,7 +108,7 @@ def prepare(
     samples = resample(decoded.samples, decoded.rate, to)
     fitted, filled, _ = fit_length(samples, to, settings.seconds)
     return Prepared(
-        fitted,
+        fitted if fitted.base is None else fitted.copy(),
         decoded.seconds,
         padded=filled / to,
         truncated=max(0, samples_in(decoded.seconds, to) - settings.samples) / to,
@@ -180,7 +181,7 @@ def _decode(
         msg = f"cannot decode the audio: found {kind}, expected {_READABLE}; convert it"
         raise MediaError(msg)
     if kind is None and rate is not None:
-        return _within(_raw_samples(blob, rate, dtype), rate, max_seconds)
+        return _raw_samples(blob, rate, dtype, max_seconds)
     decoded = decode_file(blob, max_seconds)
     if rate is not None and decoded.rate != rate:
         msg = (
@@ -192,7 +193,10 @@ def _decode(
     return decoded
 
 
-def _raw_samples(blob: bytes, rate: int, dtype: SampleType) -> NDArray[np.float32]:
+def _raw_samples(
+    blob: bytes, rate: int, dtype: SampleType, max_seconds: float | None
+) -> DecodedAudio:
+    """Of all samples none may be wrong; those within `max_seconds` are converted."""
     stored = np.dtype(dtype).newbyteorder("<")
     count, rest = divmod(len(blob), stored.itemsize)
     if rest:
@@ -203,11 +207,14 @@ def _raw_samples(blob: bytes, rate: int, dtype: SampleType) -> NDArray[np.float3
         raise MediaError(msg)
     check_extent(rate, 1, count)
     values = np.frombuffer(blob, dtype=stored)
+    kept = values[: _kept_of(rate, max_seconds)]
     if values.dtype.kind == "i":
         # Rounded once, from float64, where 32 bits are more than float32 holds.
-        return (values / 2.0 ** (8 * stored.itemsize - 1)).astype(np.float32)
-    _check(values)
-    return values.astype(np.float32)
+        samples = (kept / 2.0 ** (8 * stored.itemsize - 1)).astype(np.float32)
+    else:
+        _check(values)
+        samples = kept.astype(np.float32)
+    return DecodedAudio(samples, rate, count / rate)
 
 
 def _check(samples: NDArray[np.floating[Any]]) -> None:
@@ -215,7 +222,7 @@ def _check(samples: NDArray[np.floating[Any]]) -> None:
         msg = "cannot decode the audio: it holds no sample"
         raise MediaError(msg)
     with np.errstate(invalid="ignore"):  # signalling NaN, which any bytes may be
-        peak = float(np.abs(samples).max())
+        peak = max(float(samples.max()), -float(samples.min()))
     if not np.isfinite(peak):
         msg = "cannot decode the audio: it has samples that are not finite numbers"
         raise MediaError(msg)
@@ -227,10 +234,14 @@ def _check(samples: NDArray[np.floating[Any]]) -> None:
         raise MediaError(msg)
 
 
-def _within(samples: NDArray[np.float32], rate: int, max_seconds: float | None) -> DecodedAudio:
+def _within(samples: NDArray[np.float32], rate: int, max_seconds: float) -> DecodedAudio:
     check_extent(rate, 1, len(samples))
-    kept = samples if max_seconds is None else samples[: int(max_seconds * rate)]
-    return DecodedAudio(kept, rate, len(samples) / rate)
+    return DecodedAudio(samples[: _kept_of(rate, max_seconds)], rate, len(samples) / rate)
+
+
+def _kept_of(rate: int, max_seconds: float | None) -> int | None:
+    """How many samples are kept at most; None: all of them."""
+    return None if max_seconds is None else int(max_seconds * rate)
 
 
 def _file_kind(blob: bytes) -> str | None:

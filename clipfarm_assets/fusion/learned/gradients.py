@@ -71,12 +71,15 @@ def clip_by_modality(network: nn.Module, max_norm: float) -> dict[str, float]:
     }
 
 
-def imbalance(norms: Mapping[str, float], ratio: float = IMBALANCED) -> str | None:
+def imbalance(
+    norms: Mapping[str, float], ratio: float = IMBALANCED, *, clipped: bool = False
+) -> str | None:
     """Advice where the strongest modality's gradients are `ratio` times the weakest's, or more.
 
     Args:
         norms: By modality; `SHARED`, and those of 0, which are frozen or absent, don't count.
         ratio: Above 1.
+        clipped: Whether each modality is clipped on its own already, so that this is no advice.
     """
     trained = {name: norm for name, norm in norms.items() if name != SHARED and norm > 0}
     if len(trained) < 2:
@@ -85,10 +88,11 @@ def imbalance(norms: Mapping[str, float], ratio: float = IMBALANCED) -> str | No
     times = trained[strong] / trained[weak]
     if times < ratio:
         return None
+    clip = "" if clipped else ", or clip each modality on its own"
     return (
         f"gradients of {strong} are {times:.0f} times those of {weak} (norms "
         f"{trained[strong]:.3g} and {trained[weak]:.3g}): lower the learning rate of {strong} or "
-        f"raise that of {weak}, or clip each modality on its own"
+        f"raise that of {weak}{clip}"
     )
 
 
@@ -115,10 +119,12 @@ class GradientMonitor:
     gradients of None. They are read as they arrive, before any clipping.
     """
 
-    def __init__(self, network: nn.Module, ratio: float = IMBALANCED) -> None:
-        """For `network`, as in `trained_parameters`; `ratio` as in `imbalance`."""
+    def __init__(
+        self, network: nn.Module, ratio: float = IMBALANCED, *, clipped: bool = False
+    ) -> None:
+        """For `network`, as in `trained_parameters`; the others as in `imbalance`."""
         self._network = network
-        self._ratio = ratio
+        self._ratio, self._clipped = ratio, clipped
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._step = 0
         self._last_step: dict[str, int] = {}
@@ -152,7 +158,8 @@ class GradientMonitor:
             name: (square / self._steps[name]).sqrt().item()
             for name, square in self._squares.items()
         }
-        return GradientReport(norms, dict(self._steps), imbalance(norms, self._ratio))
+        advice = imbalance(norms, self._ratio, clipped=self._clipped)
+        return GradientReport(norms, dict(self._steps), advice)
 
     def clear(self) -> None:
         """Forget the steps up to now, e.g. at the end of an epoch."""

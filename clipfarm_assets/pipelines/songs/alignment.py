@@ -14,16 +14,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from clipfarm_assets.contracts.song_segments import Segment, SegmentProblem
 from clipfarm_assets.encoders.base import MediaError
-from clipfarm_assets.encoders.midi.score import read_score
+from clipfarm_assets.encoders.midi.score import Score, read_score
 from clipfarm_assets.encoders.midi.smf import BadMidi
-from clipfarm_assets.encoders.waveforms.heard_offset import HEARD_VERSION, Heard, heard_offset
-from clipfarm_assets.encoders.waveforms.prepare import (
-    PREPROCESS_VERSION,
-    WaveformSettings,
-    prepare,
-)
+from clipfarm_assets.encoders.waveforms.heard_offset import Heard, heard_offset
+from clipfarm_assets.encoders.waveforms.prepare import WaveformSettings, prepare
 from clipfarm_assets.pipelines.flow import ordered_map
 from clipfarm_assets.pipelines.problems import ProblemCounts
 from clipfarm_assets.pipelines.progress import Progress, Say, silent
@@ -33,6 +32,7 @@ from clipfarm_assets.pipelines.songs.alignment_rows import (
     BadAlignment,
     NoAlignment,
     deciding,
+    declared_of,
     read_alignment,
     rows_from_parquet,
     rows_to_parquet,
@@ -42,11 +42,13 @@ from clipfarm_assets.pipelines.songs.alignment_rule import (
     VERDICTS,
     AlignmentVerdict,
     Evidence,
+    borne_out,
     differences,
     judge,
     moves,
     within_tolerance,
 )
+from clipfarm_assets.pipelines.songs.feature_files import media_version
 from clipfarm_assets.pipelines.songs.media import Media, RawAudio, SegmentMedia, open_media
 from clipfarm_assets.pipelines.songs.segments import read_segments
 from clipfarm_assets.storage.objects import ObjectStore
@@ -56,6 +58,7 @@ from clipfarm_assets.training.song_config import SongConfig
 
 __all__ = [
     "AUDIO_CORRUPT",
+    "BAD_SMPTE_OFFSET",
     "MIDI_CORRUPT",
     "VERDICTS",
     "Aligned",
@@ -71,9 +74,8 @@ __all__ = [
 
 AUDIO_CORRUPT: Final = "audio_corrupt"
 MIDI_CORRUPT: Final = "midi_corrupt"
+BAD_SMPTE_OFFSET: Final = "bad_smpte_offset"
 
-_RECIPE: Final = ("alignment-1", HEARD_VERSION, PREPROCESS_VERSION)
-"""Raise the first where the same segment comes to have another row."""
 _LISTEN_RATE: Final = 16_000
 """Hz: what is heard must not depend on the rate that an encoder wants."""
 _DIGITS: Final = 4
@@ -139,7 +141,6 @@ def check_alignment(
         RowsOutOfStep: The media has other rows than the metadata.
         ValueError: No segment is of the album.
     """
-    settings = config.preprocessing.alignment
     columns = config.data.columns
     segments = read_segments(store, layout, columns).of_album(album)
     key = layout.alignment(album)
@@ -158,7 +159,7 @@ def check_alignment(
             reused += is_reused
             listened += row.z is not None and not is_reused
             progress.step()
-    data = rows_to_parquet(rows, settings)
+    data = rows_to_parquet(rows, config.preprocessing, media_version(media.rows))
     store.update(key, lambda _: data)
     counts = Counter(row.verdict for row in rows)
     return AlignmentReport(
@@ -176,13 +177,13 @@ def check_alignment(
 def _known(store: ObjectStore, key: str, say: Say) -> dict[str, Aligned]:
     """Rows of an earlier run; what they are made of tells whether they still hold."""
     try:
-        rows = rows_from_parquet(store.get(key), None)
+        rows, _ = rows_from_parquet(store.get(key))
     except FileNotFoundError:
         return {}
     except BadTable as error:
         say(f"{key} is not readable, so that all of it is made again: {error}")
         return {}
-    return {row.segment_id: row for row in rows or ()}
+    return {row.segment_id: row for row in rows}
 
 
 def _pairs(media: Media, segments: Sequence[Segment]) -> Iterator[SegmentMedia]:
@@ -216,16 +217,22 @@ def _row(item: SegmentMedia, *, known: Mapping[str, Aligned], config: SongConfig
         correction_source=None,
         reason=_lack(item),
         problem=None,
+        declared=declared_of(segment),
         made_of=made_of,
     )
     if item.audio is None or item.midi is None:
         return row
     try:
-        evidence = replace(evidence, heard=_listen(item.audio, item.midi, evidence, config))
+        samples = _samples(item.audio, config)
+        score = read_score(item.midi)
     except MediaError as error:
         return replace(row, problem=AUDIO_CORRUPT, reason=str(error))
     except BadMidi as error:
         return replace(row, problem=MIDI_CORRUPT, reason=str(error))
+    if start is None:
+        evidence = replace(evidence, start_difference=_file_starts(segment, score))
+        row = replace(row, start_difference=evidence.start_difference)
+    evidence = replace(evidence, heard=_listen(samples, score, evidence, config))
     if evidence.heard is not None and evidence.heard.is_compared:
         heard = evidence.heard
         row = replace(row, heard_offset=heard.offset_seconds, z=heard.z, is_heard=heard.is_trusted)
@@ -234,13 +241,27 @@ def _row(item: SegmentMedia, *, known: Mapping[str, Aligned], config: SongConfig
         tolerance=settings.tolerance_seconds,
         apply_correction=settings.apply_correction,
     )
+    told = score.bad_smpte_offset
     return replace(
         row,
         verdict=judged.verdict,
         correction=judged.correction,
         correction_source=judged.source,
-        reason=judged.reason,
+        reason=judged.reason if told is None else f"{judged.reason}; in the MIDI, {told}",
+        problem=None if told is None else BAD_SMPTE_OFFSET,
     )
+
+
+def _file_starts(segment: Segment, score: Score) -> float | None:
+    """Seconds by which a file's own time of day is after the audio's; None unless both say one.
+
+    It has no end, so that it moves notes only where the ear bears it out: many programs write one
+    hour, or none, whatever it is of.
+    """
+    if score.smpte_offset is None or segment.audio_span is None or not segment.is_smpte:
+        return None
+    start, _ = differences(segment.audio_span, (score.smpte_offset, score.smpte_offset))
+    return start
 
 
 def _lack(item: SegmentMedia) -> str:
@@ -257,19 +278,22 @@ def _lack(item: SegmentMedia) -> str:
     return "; ".join(lacks)
 
 
-def _listen(audio: RawAudio, midi: bytes, evidence: Evidence, config: SongConfig) -> Heard:
+def _samples(audio: RawAudio, config: SongConfig) -> NDArray[np.float32]:
+    """What there is to hear, float32 ``[samples]``; raises `MediaError`."""
+    sound = config.preprocessing.audio
+    waveform = WaveformSettings(_LISTEN_RATE, sound.seconds, sound.stored_dtype)
+    return prepare(audio.data, audio.rate, waveform).samples
+
+
+def _listen(
+    samples: NDArray[np.float32], score: Score, evidence: Evidence, config: SongConfig
+) -> Heard:
     """What is heard of the pair as it is; if nothing is, of the notes where the metadata say.
 
     So an offset beyond the lags that are looked at is heard, too, if it is told.
-
-    Raises:
-        MediaError: The audio is none.
-        BadMidi: The MIDI is none.
     """
-    settings, sound = config.preprocessing.alignment, config.preprocessing.audio
-    waveform = WaveformSettings(_LISTEN_RATE, sound.seconds, sound.stored_dtype)
-    samples = prepare(audio.data, audio.rate, waveform).samples
-    onsets, weights = read_score(midi).onsets()
+    settings = config.preprocessing.alignment
+    onsets, weights = score.onsets()
 
     def heard_at(move: float) -> Heard:
         heard = heard_offset(
@@ -280,27 +304,28 @@ def _listen(audio: RawAudio, midi: bytes, evidence: Evidence, config: SongConfig
             max_seconds=settings.max_offset_seconds,
             z_threshold=settings.z_threshold,
         )
-        late = round(heard.offset_seconds - move, _DIGITS)
-        return replace(heard, offset_seconds=late, z=round(heard.z, _DIGITS))
+        return replace(
+            heard,
+            offset_seconds=round(heard.offset_seconds - move, _DIGITS),
+            z=round(heard.z, _DIGITS),
+            alike=tuple(round(late - move, _DIGITS) for late in heard.alike),
+        )
 
     heard = heard_at(0.0)
     if heard.is_trusted:
         return heard
-    elsewhere = (heard_at(move) for move in moves(evidence, settings.tolerance_seconds).values())
-    return next((one for one in elsewhere if one.is_trusted), heard)
+    told = moves(evidence, settings.tolerance_seconds)
+    elsewhere = [heard_at(move) for move in told.values()]
+    sure = [one for one in elsewhere if one.is_trusted]
+    tolerance = settings.tolerance_seconds
+    fitting = [one for one in (heard, *elsewhere) if borne_out(told, one, tolerance) is not None]
+    return next(iter((*sure, *fitting)), heard)
 
 
 def _made_of(item: SegmentMedia, config: SongConfig) -> str:
-    segment, sound = item.segment, config.preprocessing.audio
     fields: dict[str, Any] = {
-        "recipe": _RECIPE,
-        "settings": deciding(config.preprocessing.alignment),
-        "seconds": sound.seconds,
-        "dtype": sound.stored_dtype,
-        "album": segment.album,
-        "declared": [segment.has_audio, segment.has_midi],
-        "spans": [segment.audio_span, segment.midi_span],
-        "offset": segment.offset,
+        "settings": deciding(config.preprocessing),
+        "declared": declared_of(item.segment),
         "audio": None if item.audio is None else [_sha256(item.audio.data), item.audio.rate],
         "midi": None if item.midi is None else _sha256(item.midi),
     }

@@ -1,5 +1,6 @@
 """What is on record of the alignment of segments, and what follows for who uses them."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,14 +9,24 @@ from typing import Final
 import pyarrow as pa
 
 from clipfarm_assets.contracts.song_segments import Segment
+from clipfarm_assets.encoders.waveforms.heard_offset import HEARD_VERSION
+from clipfarm_assets.encoders.waveforms.prepare import PREPROCESS_VERSION
 from clipfarm_assets.pipelines.songs.alignment_rule import AlignmentVerdict, CorrectionSource
+from clipfarm_assets.pipelines.songs.feature_files import media_version
 from clipfarm_assets.storage.objects import ObjectStore
+from clipfarm_assets.storage.parquet_rows import ParquetRows
 from clipfarm_assets.storage.song_layout import SongLayout
 from clipfarm_assets.storage.tables import BadTable, parquet_to_table, table_to_parquet
-from clipfarm_assets.training.song_preprocessing_config import AlignmentConfig
+from clipfarm_assets.training.song_preprocessing_config import (
+    AlignmentConfig,
+    PreprocessingConfig,
+)
 
 _SETTINGS_KEY: Final = "clipfarm.alignment"
+_MEDIA_KEY: Final = "clipfarm.media"
 _REMEDY: Final = "materialise songs/alignment"
+_RECIPE: Final = ("alignment-2", HEARD_VERSION, PREPROCESS_VERSION)
+"""Raise the first where the same segment comes to have another row."""
 
 SCHEMA: Final = pa.schema(
     [
@@ -32,13 +43,14 @@ SCHEMA: Final = pa.schema(
         pa.field("correction_source", pa.string()),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("problem", pa.string()),
+        pa.field("declared", pa.string(), nullable=False),
         pa.field("made_of", pa.string(), nullable=False),
     ]
 )
 
 
 class NoAlignment(FileNotFoundError):  # noqa: N818 - a state of the store
-    """An album's alignment was not checked yet, or with other settings."""
+    """An album's alignment was not checked yet, or of other media, metadata or settings."""
 
 
 class BadAlignment(ValueError):  # noqa: N818
@@ -64,7 +76,8 @@ class Aligned:
         correction: Seconds to add to the times of the MIDI's notes.
         correction_source: Which of the metadata it is from; None for no correction.
         reason: A sentence.
-        problem: A word for what keeps the pair from being looked at; None for nothing.
+        problem: A word for what is wrong with its media; None for nothing.
+        declared: Hash of what the metadata said of it; see `declared_of`.
         made_of: Hash of all that decides the row.
     """
 
@@ -81,6 +94,7 @@ class Aligned:
     correction_source: CorrectionSource | None
     reason: str
     problem: str | None
+    declared: str
     made_of: str
 
     @property
@@ -106,36 +120,55 @@ class AlignmentUse:
     corrections: Mapping[str, float] = field(default_factory=dict)
 
 
-def deciding(settings: AlignmentConfig) -> dict[str, object]:
-    """The settings that rows follow from; whether they are left out does not change them."""
-    return settings.model_dump(mode="json", exclude={"exclude_misaligned"})
+def deciding(settings: PreprocessingConfig) -> dict[str, object]:
+    """What rows follow from beside media and metadata; leaving some out does not change them."""
+    return {
+        **settings.alignment.model_dump(mode="json", exclude={"exclude_misaligned"}),
+        "seconds": settings.audio.seconds,
+        "stored_dtype": settings.audio.stored_dtype,
+        "recipe": list(_RECIPE),
+    }
 
 
-def rows_to_parquet(rows: Iterable[Aligned], settings: AlignmentConfig) -> bytes:
-    """An album's object; equal rows give equal bytes."""
+def declared_of(segment: Segment) -> str:
+    """Hash of all that the metadata says of a segment and that its row follows from."""
+    fields = [
+        segment.album,
+        [segment.has_audio, segment.has_midi],
+        [segment.audio_path, segment.midi_path],
+        [segment.audio_span, segment.midi_span, segment.is_smpte],
+        segment.offset,
+    ]
+    return hashlib.sha256(json.dumps(fields).encode()).hexdigest()
+
+
+def rows_to_parquet(rows: Iterable[Aligned], settings: PreprocessingConfig, media: str) -> bytes:
+    """An album's object; equal rows of one media file give equal bytes.
+
+    Args:
+        rows: Of all its segments.
+        settings: What they were made with.
+        media: The `media_version` of the file they were made of.
+    """
     table = pa.Table.from_pylist([asdict(row) for row in rows], SCHEMA)
-    told = json.dumps(deciding(settings), sort_keys=True)
-    return table_to_parquet(table, {_SETTINGS_KEY: told})
+    return table_to_parquet(table, {_SETTINGS_KEY: _told(settings), _MEDIA_KEY: media})
 
 
-def rows_from_parquet(data: bytes, settings: AlignmentConfig | None) -> list[Aligned] | None:
-    """An album's rows; None if they were made with other settings than these.
+def rows_from_parquet(data: bytes) -> tuple[list[Aligned], Mapping[bytes, bytes]]:
+    """An album's rows, and the object's key-values.
 
     Raises:
         BadTable: Not what `rows_to_parquet` gives.
     """
     table = parquet_to_table(data, SCHEMA)
-    told = (table.schema.metadata or {}).get(_SETTINGS_KEY.encode(), b"{}")
-    if settings is not None and told.decode() != json.dumps(deciding(settings), sort_keys=True):
-        return None
-    return [Aligned(**row) for row in table.to_pylist()]
+    return [Aligned(**row) for row in table.to_pylist()], table.schema.metadata or {}
 
 
 def read_alignment(
     store: ObjectStore,
     layout: SongLayout,
     albums: Iterable[str] | None = None,
-    settings: AlignmentConfig | None = None,
+    settings: PreprocessingConfig | None = None,
 ) -> dict[str, Aligned]:
     """Id -> row.
 
@@ -143,21 +176,31 @@ def read_alignment(
         store: Where they are.
         layout: Where there.
         albums: Which; by default all that there are.
-        settings: What they have to be made with; by default whatever.
+        settings: What they have to be made with, of the media file that there is now; by default
+            whatever.
 
     Raises:
-        NoAlignment: An album has none, or it was made with other settings.
+        NoAlignment: An album has none, it was made with other settings or of other media, or there
+            is no media.
         BadAlignment: A segment is of two albums: one of them is of earlier metadata.
-        BadTable: An object is no such parquet.
+        BadTable: An object, or the media file, is no such parquet.
     """
     if albums is None:
         prefix = layout.alignment_prefix()
         keys = [info.key for info in store.list(prefix) if info.key.endswith(".parquet")]
     else:
         keys = sorted({layout.alignment(album) for album in albums})
+    expected: dict[str, str] = {}
+    if keys and settings is not None:
+        try:
+            media = media_version(ParquetRows.open(store, layout.media()))
+        except FileNotFoundError as error:
+            msg = f"{error}: put the media of segments there, and {_REMEDY}"
+            raise NoAlignment(msg) from None
+        expected = {_SETTINGS_KEY: _told(settings), _MEDIA_KEY: media}
     found: dict[str, Aligned] = {}
     for key in keys:
-        for row in _read(store, key, settings):
+        for row in _read(store, key, expected):
             before = found.setdefault(row.segment_id, row)
             if before is not row:
                 msg = (
@@ -174,25 +217,21 @@ def use_alignment(
 ) -> AlignmentUse:
     """Leave misaligned segments out if the settings want it, and flag them if not.
 
+    Of segments that have not both audio and MIDI no row is looked at.
+
     Args:
         segments: Whose.
         alignment: As `read_alignment` gives it.
         settings: Say what is to become of misaligned segments.
 
     Raises:
-        NoAlignment: A segment with audio and MIDI has no row.
+        NoAlignment: A segment with audio and MIDI has no row, or one of other metadata.
     """
     kept: list[Segment] = []
     misaligned: list[str] = []
     corrections: dict[str, float] = {}
     for segment in segments:
-        row = alignment.get(segment.id)
-        if row is None and segment.has_audio and segment.has_midi:
-            msg = (
-                f"segment {segment.id!r} of the album {segment.album!r} must have been checked for "
-                f"alignment: it was not; {_REMEDY} of the album"
-            )
-            raise NoAlignment(msg)
+        row = _row_of(segment, alignment)
         if row is not None and row.is_misaligned:
             misaligned.append(segment.id)
             if settings.exclude_misaligned:
@@ -209,16 +248,38 @@ def use_alignment(
     )
 
 
-def _read(store: ObjectStore, key: str, settings: AlignmentConfig | None) -> list[Aligned]:
+def _row_of(segment: Segment, alignment: Mapping[str, Aligned]) -> Aligned | None:
+    """The row of a pair, as the metadata says now; raises `NoAlignment`."""
+    if not (segment.has_audio and segment.has_midi):
+        return None
+    row = alignment.get(segment.id)
+    if row is None or row.declared != declared_of(segment):
+        found = "it was not" if row is None else "the metadata said otherwise of it then"
+        msg = (
+            f"segment {segment.id!r} of the album {segment.album!r} must have been checked for "
+            f"alignment: {found}; {_REMEDY} of the album"
+        )
+        raise NoAlignment(msg)
+    return row
+
+
+def _told(settings: PreprocessingConfig) -> str:
+    return json.dumps(deciding(settings), sort_keys=True)
+
+
+def _read(store: ObjectStore, key: str, expected: Mapping[str, str]) -> list[Aligned]:
+    """An album's rows, if the object has the key-values expected of it."""
     try:
-        rows = rows_from_parquet(store.get(key), settings)
+        rows, found = rows_from_parquet(store.get(key))
     except FileNotFoundError as error:
         msg = f"{error}; {_REMEDY} of that album"
         raise NoAlignment(msg) from None
     except BadTable as error:
         msg = f"{key}: {error}; delete it, and {_REMEDY} of its album"
         raise BadTable(msg) from error
-    if rows is None:
-        msg = f"{key} was made with other settings of alignment than these: {_REMEDY} again"
+    other = [name for name, told in expected.items() if found.get(name.encode()) != told.encode()]
+    if other:
+        what = "with other settings" if _SETTINGS_KEY in other else "of other media"
+        msg = f"{key} was made {what} than those of now: {_REMEDY} of its album again"
         raise NoAlignment(msg)
     return rows

@@ -10,7 +10,9 @@ There are three witnesses, all in seconds:
 * the *ear*: by how much they were heard to be late, if a lag stands out.
 
 The ear decides where it is sure. Where there is too little to hear the metadata does, what a person
-measured first. Where there was enough to hear and no lag stood out, nobody vouches for the pair.
+measured first. Where there was enough to hear and no lag stood out, the metadata does if the lag
+that it tells of is one of those that fit best; otherwise nobody vouches for the pair, and metadata
+that say it is out of step condemn it.
 """
 
 from collections.abc import Mapping
@@ -92,6 +94,16 @@ def moves(evidence: Evidence, tolerance: float) -> dict[CorrectionSource, float]
     return found
 
 
+def borne_out(
+    found: Mapping[CorrectionSource, float], heard: Heard, tolerance: float
+) -> CorrectionSource | None:
+    """Which of the `moves` mends one of the lags that fit best; None if none of them does."""
+    for source, move in found.items():
+        if any(abs(late + move) <= tolerance for late in heard.alike):
+            return source
+    return None
+
+
 def judge(evidence: Evidence, *, tolerance: float, apply_correction: bool) -> Judgement:
     """Decide on a pair.
 
@@ -111,9 +123,7 @@ def _by_ear(
 ) -> Judgement:
     late = heard.offset_seconds
     if not heard.is_trusted:
-        if within_tolerance(evidence, tolerance) is False:
-            return _kept("misaligned", f"{heard.reason}; {_spans(evidence)}")
-        return _kept("unverified", heard.reason or "no lag stands out")
+        return _by_both(evidence, heard, tolerance, apply_correction)
     known = f"heard {late:+.3f} s late at z {heard.z:.1f}"
     if abs(late) <= tolerance:
         return _kept("aligned", known)
@@ -125,6 +135,23 @@ def _by_ear(
         told = _told(source, found[source])
         return _kept("misaligned", f"{known}; {told}, which would not mend it")
     return _moved(source, found[source], known, apply_correction)
+
+
+def _by_both(
+    evidence: Evidence, heard: Heard, tolerance: float, apply_correction: bool
+) -> Judgement:
+    """Where the ear is not sure: what the metadata says, if that is among what was heard."""
+    known = heard.reason or "no lag stands out"
+    found = moves(evidence, tolerance)
+    source = borne_out(found, heard, tolerance)
+    if source is not None:
+        return _moved(source, found[source], known, apply_correction)
+    if within_tolerance(evidence, tolerance) is False:
+        return _kept("misaligned", f"{known}; {_spans(evidence)}")
+    if "offset" in found:
+        told = _told("offset", found["offset"])
+        return _kept("misaligned", f"{known}; {told}, which mends none of the lags that fit best")
+    return _kept("unverified", known)
 
 
 def _by_metadata(evidence: Evidence, tolerance: float, apply_correction: bool) -> Judgement:

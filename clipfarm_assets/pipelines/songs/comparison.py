@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clipfarm_assets.contracts.meme_rows import Split
 from clipfarm_assets.contracts.song_columns import MODALITIES, Modality
+from clipfarm_assets.encoders.models import Profile
 from clipfarm_assets.fusion.options import STRATEGIES, StrategyName
 from clipfarm_assets.pipelines.progress import Say, silent
 from clipfarm_assets.pipelines.songs.comparison_files import (
@@ -58,12 +59,16 @@ if TYPE_CHECKING:
     from clipfarm_assets.training.songs.evaluation import Said
 
 COMPARISON: Final = "comparison.json"
+OTHER_SETTINGS: Final = "fitted_by_other_settings"
+"""In it: strategy -> setting that single modalities were fitted otherwise by -> either value."""
 COMPARISON_CSV: Final = "comparison.csv"
 SHAPLEY_CSV: Final = "shapley.csv"
 DEGRADATION_CSV: Final = "degradation.csv"
 PREDICTIONS: Final = "predictions.parquet"
 
 DECIDING: Final[Split] = "test"
+_SHOWN: Final = 5
+"""Settings that a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +92,18 @@ class JudgedSplit:
         return {
             **self.rows.to_fields(),
             "models": {name: model.to_fields() for name, model in self.models.items()},
+            "without_dropout": {
+                name: twin.to_fields() for name, twin in self.without_dropout.items()
+            },
             "verdicts": {name: verdict.to_fields() for name, verdict in self.verdicts.items()},
             "degradation": {
                 name: {
                     kind: {
-                        removed: {"lost": each.lost.value, "is_within": each.is_within(bound)}
+                        removed: {
+                            **each.to_fields(),
+                            "lost": each.lost.value,
+                            "is_within": each.is_within(bound),
+                        }
                         for removed, each in found.items()
                     }
                     for kind, found in kinds.items()
@@ -144,6 +156,7 @@ def compare(
     without_dropout: Sequence[StrategyName] = (),
     warn: Say | None = None,
     cache_dir: Path | None = None,
+    profile: Profile | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Comparison:
     """Judge the newest model of every strategy, and fit single modalities to compare them with.
@@ -157,6 +170,7 @@ def compare(
             good for. Nothing of these is published under the keys that people know.
         warn: See `train_fusion`.
         cache_dir: Folder for pretrained encoders' files on this machine.
+        profile: Whose encoders are taken where none is named; by default the environment's.
         clock: Gives the ``created_at`` of what is fitted.
 
     Raises:
@@ -169,14 +183,15 @@ def compare(
     with ExitStack() as stack:
         if cache_dir is None:
             cache_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        rows = open_rows(store, layout, config, say, cache_dir=cache_dir)
+        rows = open_rows(store, layout, config, say, cache_dir=cache_dir, profile=profile)
         rows.check_judged()
         found: dict[str, SongSnapshot] = {
             strategy: open_song_model(store, layout, strategy) for strategy in STRATEGIES
         }
         for strategy, each in found.items():
             _check_fitted_on(rows, strategy, each)
-        notes = _other_settings(config, found)
+        others = _other_settings(config, found)
+        notes = tuple(f"{name} {fitted_otherwise(each)}" for name, each in others.items() if each)
         trainer = Trainer(rows, config, say, warn or say, clock)
         for modality in MODALITIES:
             found[single(modality)], _ = trainer.find_or_make(single(modality))
@@ -200,6 +215,7 @@ def compare(
         "without_modality_dropout": {name: each.id.version for name, each in twins.items()},
         "segments": {split: rows.identity(split) for split in JUDGED},
         "settings": config.evaluation.model_dump(mode="json"),
+        OTHER_SETTINGS: others,
         "splits": {split: each.to_fields(bound) for split, each in judged.items()},
         "decided_on": DECIDING,
         "best_on_val": best,
@@ -237,20 +253,29 @@ def _check_fitted_on(rows: SongRows, strategy: str, found: SongSnapshot) -> None
         raise OtherSegments(msg)
 
 
-def _other_settings(config: SongConfig, found: Mapping[str, SongSnapshot]) -> tuple[str, ...]:
-    """Where strategies were fitted by other settings than single modalities are."""
+def _other_settings(
+    config: SongConfig, found: Mapping[str, SongSnapshot]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """See `OTHER_SETTINGS`."""
     here = _flat(config.model_dump(mode="json", exclude={"evaluation"}))
     here.pop("model.fusion.strategy")
-    notes = []
+    others = {}
     for strategy, each in found.items():
         there = _flat(each.json(snapshot.CONFIG)["settings"])
-        others = [name for name, value in here.items() if there.get(name) != value]
-        if others:
-            shown = ", ".join(f"{name} {there.get(name)!r}" for name in others[:5])
-            notes.append(
-                f"{strategy} was fitted by other settings than single modalities are: {shown}"
-            )
-    return tuple(notes)
+        others[strategy] = {
+            name: {"strategy": there.get(name), "single": value}
+            for name, value in here.items()
+            if there.get(name) != value
+        }
+    return others
+
+
+def fitted_otherwise(others: Mapping[str, Mapping[str, Any]]) -> str:
+    """What `OTHER_SETTINGS` has of a strategy, in words."""
+    told = [f"{name} {each['strategy']!r}, not {each['single']!r}" for name, each in others.items()]
+    more = f"; and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
+    shown = "; ".join(told[:_SHOWN])
+    return f"was fitted by other settings than single modalities are: {shown}{more}"
 
 
 def _flat(fields: Mapping[str, Any], where: str = "") -> dict[str, Any]:

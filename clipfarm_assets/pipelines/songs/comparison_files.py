@@ -9,6 +9,7 @@ from clipfarm_assets.contracts.song_columns import MODALITIES
 from clipfarm_assets.pipelines.songs.judged import subset_name
 from clipfarm_assets.storage.tables import table_to_parquet
 from clipfarm_assets.training.classification import modality_plots, plots
+from clipfarm_assets.training.classification.confidence import Difference
 from clipfarm_assets.training.classification.degradation import Degradation
 from clipfarm_assets.training.classification.metrics import (
     METRICS,
@@ -74,7 +75,7 @@ def degradation_csv(splits: "Iterable[JudgedSplit]", bound: float) -> bytes:
     """A row a split, strategy, way of training and modality that is taken away.
 
     Columns: ``split, model, trained, removed, macro_f1, lost, low, high, bound, is_within,
-    affected, lost_of_affected``.
+    affected, lost_of_affected, lost_of_affected_low, lost_of_affected_high``.
     """
     return _csv(
         {
@@ -89,15 +90,34 @@ def degradation_csv(splits: "Iterable[JudgedSplit]", bound: float) -> bytes:
             "bound": bound,
             "is_within": each.is_within(bound),
             "affected": each.affected,
-            "lost_of_affected": None
-            if each.lost_of_affected is None
-            else each.lost_of_affected.value,
+            **_of_affected(each.lost_of_affected),
         }
         for judged in splits
         for name, kinds in losses(judged).items()
         for trained, found in kinds.items()
         for removed, each in found.items()
     )
+
+
+def _of_affected(lost: Difference | None) -> dict[str, float | None]:
+    name = "lost_of_affected"
+    if lost is None:
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"))
+    return {name: lost.value, f"{name}_low": lost.low, f"{name}_high": lost.high}
+
+
+def told_of_affected(found: Mapping[str, Any]) -> str:
+    """What segments lose that had the modality and have another one left, in words.
+
+    Args:
+        found: Of a strategy, way of training and modality, as ``comparison.json`` has it under
+            ``degradation``.
+    """
+    lost = found["lost_of_affected"]
+    if lost is None:
+        return "no segment had it"
+    interval = f"{lost['low']:+.2f} to {lost['high']:+.2f}"
+    return f"{lost['value']:+.3f} ({interval}) of {found['affected']}"
 
 
 def losses(judged: "JudgedSplit") -> dict[str, dict[str, Mapping[str, Degradation]]]:

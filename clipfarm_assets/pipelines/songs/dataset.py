@@ -8,7 +8,7 @@ buffer and of what is kept of prepared inputs, both bounded, whatever the size o
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
@@ -52,11 +52,13 @@ class Survey:
         segments: How many.
         present: Modality -> how many have it.
         sha256: Of ids, classes and all that encoders see of them.
+        problems: Kind -> what was wrong with their media, how often.
     """
 
     segments: int
     present: Mapping[Modality, int]
     sha256: str
+    problems: Mapping[str, int] = field(default_factory=dict)
 
 
 class SegmentDataset:
@@ -157,12 +159,20 @@ class SegmentDataset:
     def survey(self, split: Split) -> Survey:
         """What the segments of a split have; at first this decodes each of them."""
         if split not in self._surveys:
-            self._surveys[split] = _surveyed(self.items(split))
+            before = self.counts.kinds.copy()
+            # Anew: what is kept already would not be counted.
+            survey = _surveyed(self._item(one, None, anew=True) for one in self.of_split(split))
+            problems = dict(sorted((self.counts.kinds - before).items()))
+            self._surveys[split] = replace(survey, problems=problems)
         return self._surveys[split]
 
     def identity(self, split: Split) -> str:
         """Names all that encoders see of a split when nothing is changed; costs a `survey`."""
         return self.survey(split).sha256
+
+    def grouping(self, split: Split) -> str:
+        """Names how the media's row groups part a split's rows: random orders follow from it."""
+        return _sha256(str([len(unit) for unit in self._units(self.of_split(split))]))
 
     def as_batches(
         self, split: Split, training: bool = False, batch_size: int | None = None
@@ -185,13 +195,16 @@ class SegmentDataset:
 
         segments, data = self.of_split(split), self.config.data
         changes = self.config.preprocessing.model_dump_json() if training else "none"
+        source = f"{self.identity(split)}, changes {_sha256(changes)}"
+        if training:
+            source += f", row groups {self.grouping(split)}"
         return StreamedBatches(
             lambda order: self._epoch(segments, order if training else None),
             len(segments),
             batch_size or self.config.training.fit.batch_size,
             shuffle_buffer=data.shuffle_buffer if training else 0,
             collate=CollateSegments(self.specs),
-            source=f"{self.identity(split)}, changes {_sha256(changes)}",
+            source=source,
             part=split,
             shuffle_bytes=data.shuffle_bytes if training else None,
             size_of=lambda item: item.nbytes,
@@ -201,8 +214,7 @@ class SegmentDataset:
         self, segments: Sequence[Segment], order: "torch.Generator | None"
     ) -> Iterator[SegmentItem]:
         """All items once; in an order and with changes that `order` decides, if it is given."""
-        groups = groupby(segments, key=lambda segment: self._media.rows.group_of(segment.row))
-        units = [list(unit) for _, unit in groups]
+        units = self._units(segments)
         draw = None
         if order is not None:
             import torch
@@ -215,15 +227,22 @@ class SegmentDataset:
             for segment in unit:
                 yield self._item(segment, draw)
 
-    def _item(self, segment: Segment, draw: Draw | None) -> SegmentItem:
-        inputs = {name: self._arrays(name, segment, draw) for name in MODALITIES}
+    def _units(self, segments: Sequence[Segment]) -> list[list[Segment]]:
+        """Those of one row group of the media each."""
+        groups = groupby(segments, key=lambda segment: self._media.rows.group_of(segment.row))
+        return [list(unit) for _, unit in groups]
+
+    def _item(self, segment: Segment, draw: Draw | None, *, anew: bool = False) -> SegmentItem:
+        inputs = {name: self._arrays(name, segment, draw, anew=anew) for name in MODALITIES}
         return SegmentItem(segment.id, inputs, self._number[str(segment.label)])
 
-    def _arrays(self, modality: Modality, segment: Segment, draw: Draw | None) -> Arrays | None:
+    def _arrays(
+        self, modality: Modality, segment: Segment, draw: Draw | None, *, anew: bool
+    ) -> Arrays | None:
         key = (modality, segment.id)
         changed = {"text": False, "audio": self._audio.is_changed, "midi": self._midi.is_changed}
         changes = draw if changed[modality] else None
-        if key in self._kept and (changes is None or self._kept[key] is None):
+        if not anew and key in self._kept and (changes is None or self._kept[key] is None):
             return self._kept[key]
         if modality == "text":
             arrays = self._text.arrays(segment)
@@ -231,7 +250,7 @@ class SegmentDataset:
             arrays = self._audio.arrays(segment, changes)
         else:
             arrays = self._midi.arrays(segment, changes)
-        if changes is None:
+        if changes is None and key not in self._kept:
             self._kept.keep(key, arrays)
         return arrays
 

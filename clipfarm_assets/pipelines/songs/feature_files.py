@@ -1,29 +1,35 @@
 """Features of an album's segments as one npz, of one kind and version; and what media they are of.
 
-The npz follows from the segments alone. Beside it lies what media file was looked at for it, as one
-that is written again costs looking at it again, and changes nothing where the sound is the same.
+The npz follows from the segments alone. Beside it lies what the last run that went to its end made
+it of: which segments, and which media file. Where one of them is another by now, looking again
+costs time, and changes nothing where the sound is the same.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clipfarm_assets.contracts.song_segments import Segment
 from clipfarm_assets.storage.npz import MAX_BYTES, BadShard, arrays_to_npz, npz_to_arrays
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.storage.parquet_rows import ParquetRows
+from clipfarm_assets.storage.song_layout import FeatureKind
+
+Row: TypeAlias = tuple[str, NDArray[np.float32]]
+"""Hash of what a segment's features were computed from, and they."""
 
 _ARRAYS: Final = ("ids", "made_of", "values")
 _REMEDY: Final = "materialise songs/features of its album"
 
 
 class NoFeatures(FileNotFoundError):  # noqa: N818 - a state of the store
-    """Features are not there, or of other media than there are now."""
+    """Features are not there, not all there, or of other media than there are now."""
 
 
 class TooManyFeatures(ValueError):  # noqa: N818
@@ -52,6 +58,11 @@ class SongFeatures:
     def places(self) -> Mapping[str, int]:
         """Id -> its row."""
         return {segment_id: row for row, segment_id in enumerate(self.ids)}
+
+    def row(self, segment_id: str) -> Row:
+        """What there is of a segment that there is something of."""
+        place = self.places[segment_id]
+        return self.made_of[place], self.values[place]
 
     def get(self, segment_id: str, made_of: str | None = None) -> NDArray[np.float32] | None:
         """What was computed of a segment.
@@ -143,28 +154,54 @@ def media_version(rows: ParquetRows) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def seen_media(store: ObjectStore, key: str) -> str | None:
-    """The version of the media file that features were last compared with.
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What a run that went to its end leaves beside an album's features.
+
+    Attributes:
+        sha256: Of their object.
+        segments: `looked_at` of the segments that there were, whatever came of them.
+        media: Version of the media file that was read; None for features of words.
+    """
+
+    sha256: str
+    segments: str
+    media: str | None
+
+
+def looked_at(kind: FeatureKind, segments: Iterable[Segment]) -> str:
+    """Hash of which segments features are of, and of words, where they are of those."""
+    told = sorted(
+        (each.id, made_of_text(each.lyric_text) if kind == "text" else "") for each in segments
+    )
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def finished(store: ObjectStore, key: str) -> Finished | None:
+    """What `keep_finished` kept.
 
     Args:
         store: Where they are.
         key: Of the features.
 
     Returns:
-        None if that is unknown.
+        None if no run went to its end, or one did that told less.
     """
     try:
-        body: Any = json.loads(store.get(_seen(key)))
-    except (FileNotFoundError, ValueError):
+        return Finished(**json.loads(store.get(_seen(key))))
+    except (FileNotFoundError, ValueError, TypeError):
         return None
-    found = body.get("media") if isinstance(body, dict) else None
-    return found if isinstance(found, str) else None
 
 
-def keep_seen_media(store: ObjectStore, key: str, version: str) -> None:
-    """Keep what `seen_media` gives; after the features themselves."""
-    data = json.dumps({"media": version}).encode()
+def keep_finished(store: ObjectStore, key: str, told: Finished) -> None:
+    """Keep what `finished` gives; after the features themselves."""
+    data = json.dumps(asdict(told)).encode()
     store.update(_seen(key), lambda _: data)
+
+
+def forget_finished(store: ObjectStore, key: str) -> None:
+    """Say that features are not all there; before those that are are written."""
+    store.delete(_seen(key))
 
 
 def read_album(store: ObjectStore, key: str, media: str | None) -> SongFeatures:
@@ -176,18 +213,21 @@ def read_album(store: ObjectStore, key: str, media: str | None) -> SongFeatures:
         media: Version of the media file that they must be of; None for those that need none.
 
     Raises:
-        NoFeatures: They are not there, or were last compared with another media file.
+        NoFeatures: They are not there, not all there, or were last compared with another media
+            file.
         BadShard: The object is no such npz.
     """
     try:
-        found = SongFeatures.from_npz(store.get(key), key)
+        data = store.get(key)
     except FileNotFoundError as error:
         msg = f"{error}; {_REMEDY}"
         raise NoFeatures(msg) from None
-    if media is not None and seen_media(store, key) != media:
+    found = SongFeatures.from_npz(data, key)
+    told = finished(store, key)
+    if told is None or (told.sha256, told.media) != (hashlib.sha256(data).hexdigest(), media):
         msg = (
-            f"{key} must have been compared with the media file that there is: it was with "
-            f"another one, or not to its end; {_REMEDY} again, which computes what has changed"
+            f"{key} must be what a run left that went to its end, and compared with the media file "
+            f"that there is: it is not; {_REMEDY} again, which computes what is missing or changed"
         )
         raise NoFeatures(msg)
     return found

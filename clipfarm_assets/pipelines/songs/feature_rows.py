@@ -1,16 +1,19 @@
 """One kind of an album's features in the making."""
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from clipfarm_assets.contracts.song_segments import SegmentProblem
 from clipfarm_assets.pipelines.progress import Progress, Say
-from clipfarm_assets.pipelines.songs.feature_files import EMPTY, SongFeatures
+from clipfarm_assets.pipelines.songs.feature_files import (
+    EMPTY,
+    Row,
+    SongFeatures,
+    finished,
+    forget_finished,
+)
 from clipfarm_assets.pipelines.songs.feature_makers import Maker, TextMaker
 from clipfarm_assets.storage.npz import BadShard
 from clipfarm_assets.storage.objects import ObjectStore
@@ -82,6 +85,7 @@ class FeatureRows:
         maker: Computes them.
         key: Theirs.
         known: Those of an earlier run.
+        known_sha256: Of their object; None if there is none that can be read.
         rows: Id -> hash of what it was computed from, and the row.
         computed: How many were computed now.
     """
@@ -90,7 +94,8 @@ class FeatureRows:
     maker: Maker
     key: str
     known: SongFeatures
-    rows: dict[str, tuple[str, NDArray[np.float32]]] = field(default_factory=dict)
+    known_sha256: str | None
+    rows: dict[str, Row] = field(default_factory=dict)
     computed: int = 0
 
     @classmethod
@@ -100,18 +105,19 @@ class FeatureRows:
         """With what an earlier run left; tells if that is damaged."""
         key = layout.features(maker.kind, maker.version, album)
         known = EMPTY
+        sha256: str | None = None
         try:
-            known = SongFeatures.from_npz(store.get(key), key)
+            data = store.get(key)
+            known, sha256 = SongFeatures.from_npz(data, key), hashlib.sha256(data).hexdigest()
         except FileNotFoundError:
             pass
         except BadShard as error:
             say(f"all of it is computed again: {error}")
-        return cls(store, maker, key, known)
+        return cls(store, maker, key, known, sha256)
 
     def settle(self, segment_id: str) -> None:
         """Take what is known of a segment, whatever it was computed from."""
-        place = self.known.places[segment_id]
-        self.rows[segment_id] = self.known.made_of[place], self.known.values[place]
+        self.rows[segment_id] = self.known.row(segment_id)
 
     def look(self, segment_id: str, made_of: str, prepared: Any) -> None:
         """Take what is known if it was computed from the same, else compute it."""
@@ -121,24 +127,44 @@ class FeatureRows:
             self.computed += 1
         self.rows[segment_id] = made_of, row
 
-    def save(self, order: Sequence[str], unseen: Collection[str] = ()) -> KindReport:
-        """Write what there is, unless the object is just that.
+    def is_finished(self, media: str) -> bool:
+        """Whether what is known is what a run left that went to its end, of this media file."""
+        told = finished(self.store, self.key)
+        return told is not None and (told.sha256, told.media) == (self.known_sha256, media)
+
+    def save_some(self, order: Sequence[str], unseen: Collection[str]) -> None:
+        """Write what there is so far, with what the object has by now of what was not looked at.
 
         Args:
             order: Ids of the segments, in which rows are written.
-            unseen: Ids of those not yet looked at: what is known of them is kept.
+            unseen: Ids of those not yet looked at.
         """
-        kept = [each for each in unseen if each in self.known.places]
-        for segment_id in kept:
-            self.settle(segment_id)
-        ids = [each for each in order if each in self.rows]
-        made_of, rows = [self.rows[each][0] for each in ids], [self.rows[each][1] for each in ids]
-        features = SongFeatures.of(ids, made_of, rows)
+        forget_finished(self.store, self.key)
+
+        def merged(current: bytes | None) -> bytes:
+            there = EMPTY if current is None else self._parsed(current)
+            others = {each: there.row(each) for each in unseen if each in there.places}
+            return _in_order(order, {**others, **self.rows}).to_npz()
+
+        self.store.update(self.key, merged)
+
+    def save(self, order: Sequence[str]) -> KindReport:
+        """Write all there is, unless the object is just that.
+
+        Args:
+            order: Ids of the segments, in which rows are written.
+        """
+        features = _in_order(order, self.rows)
         data = features.to_npz()
         self.store.update(self.key, lambda _: data)
-        for segment_id in kept:
-            del self.rows[segment_id]
         return self._report(features, hashlib.sha256(data).hexdigest())
+
+    def _parsed(self, data: bytes) -> SongFeatures:
+        """Features of an object; none of one that is damaged, which all is computed of again."""
+        try:
+            return SongFeatures.from_npz(data, self.key)
+        except BadShard:
+            return EMPTY
 
     def _report(self, features: SongFeatures, sha256: str) -> KindReport:
         maker, model = self.maker, self.maker.model
@@ -155,6 +181,12 @@ class FeatureRows:
             tokens_cut=maker.tokens_cut if isinstance(maker, TextMaker) else 0,
             texts_cut=maker.texts_cut if isinstance(maker, TextMaker) else 0,
         )
+
+
+def _in_order(order: Sequence[str], rows: Mapping[str, Row]) -> SongFeatures:
+    """Those of the rows whose ids are told, in that order."""
+    ids = [each for each in order if each in rows]
+    return SongFeatures.of(ids, [rows[each][0] for each in ids], [rows[each][1] for each in ids])
 
 
 def collect(
@@ -194,5 +226,5 @@ def collect(
         if computed >= saved + SAVED_EVERY:
             saved = computed
             for each in kinds:
-                each.save(order, unseen)
+                each.save_some(order, unseen)
     return [each.save(order) for each in kinds], problems

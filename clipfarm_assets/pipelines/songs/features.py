@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from clipfarm_assets.contracts.song_segments import Segment, SegmentProblem
 from clipfarm_assets.encoders.base import MediaError
 from clipfarm_assets.encoders.models import Profile
@@ -23,14 +21,15 @@ from clipfarm_assets.pipelines.flow import ordered_map
 from clipfarm_assets.pipelines.problems import ProblemCounts
 from clipfarm_assets.pipelines.progress import Progress, Say, silent
 from clipfarm_assets.pipelines.songs.feature_files import (
+    Finished,
     NoFeatures,
     SongFeatures,
     TooManyFeatures,
-    keep_seen_media,
+    keep_finished,
+    looked_at,
     made_of_audio,
     made_of_text,
     media_version,
-    seen_media,
 )
 from clipfarm_assets.pipelines.songs.feature_makers import (
     WrongWidth,
@@ -44,9 +43,9 @@ from clipfarm_assets.pipelines.songs.segments import read_segments
 from clipfarm_assets.pipelines.songs.stored_features import (
     open_features,
     read_features,
+    without_vector,
 )
 from clipfarm_assets.storage.objects import ObjectStore
-from clipfarm_assets.storage.parquet_rows import ParquetRows
 from clipfarm_assets.storage.song_layout import FeatureKind, SongLayout
 from clipfarm_assets.training.song_config import SongConfig
 
@@ -142,12 +141,11 @@ def compute_features(
     in_metadata = 0
     if "text" in wanted:
         worded = [each for each in segments if each.has_text]
-        embedded = _embedded(store, layout, config)
-        lacking = [each for each in worded if each.row not in embedded]
+        lacking = without_vector(store, layout, config.data.columns, worded)
         in_metadata = len(worded) - len(lacking)
         if lacking:
             progress = Progress(f"text features of {album}", len(lacking), say)
-            reports += _read(opened("text"), lacking, progress)
+            reports += _read(store, opened("text"), lacking, progress)
     of_audio = [kind for kind in wanted if kind != "text"]
     sounding = [each for each in segments if each.has_audio]
     problems = ProblemCounts()
@@ -160,20 +158,13 @@ def compute_features(
     return FeaturesReport(album, len(segments), in_metadata, by_kind, problems)
 
 
-def _embedded(store: ObjectStore, layout: SongLayout, config: SongConfig) -> frozenset[int]:
-    """Rows of the metadata that have a text embedding."""
-    name = config.data.columns.text_embedding
-    rows = ParquetRows.open(store, layout.metadata())
-    if name not in rows.schema.names:
-        return frozenset()
-    there = rows.table([name])[name].is_valid().to_numpy()
-    return frozenset(np.flatnonzero(there).tolist())
-
-
-def _read(text: FeatureRows, segments: Sequence[Segment], progress: Progress) -> list[KindReport]:
+def _read(
+    store: ObjectStore, text: FeatureRows, segments: Sequence[Segment], progress: Progress
+) -> list[KindReport]:
     """Features of words, which are in memory already."""
     looked = (Looked(each.id, made_of_text(each.lyric_text), each.lyric_text) for each in segments)
     reports, _ = collect([text], [each.id for each in segments], (), looked, progress)
+    _finish(store, reports, segments, None)
     return reports
 
 
@@ -199,7 +190,7 @@ def _listen(
     )
     version = media_version(media.rows)
     settled: set[str] = set()
-    if all(seen_media(store, each.key) == version for each in kinds):
+    if all(each.is_finished(version) for each in kinds):
         everywhere = (each.known.places.keys() for each in kinds)
         settled = {each.id for each in segments}.intersection(*everywhere)
     unseen = [each for each in segments if each.id not in settled]
@@ -214,14 +205,24 @@ def _listen(
     ) as looked:
         order = [each.id for each in segments]
         reports, corrupt = collect(kinds, order, settled, looked, progress)
-    for each in kinds:
-        # After the features: whoever sees this finds them.
-        keep_seen_media(store, each.key, version)
+    _finish(store, reports, segments, version)
     absent, found = media.counts.counted(), ProblemCounts.of(corrupt)
     return reports, ProblemCounts(
         dict(sorted({**absent.counts, **found.counts}.items())),
         dict(sorted({**absent.samples, **found.samples}.items())),
     )
+
+
+def _finish(
+    store: ObjectStore,
+    reports: Sequence[KindReport],
+    segments: Sequence[Segment],
+    media: str | None,
+) -> None:
+    """Say that all there is of the segments was looked at: whoever sees that finds features."""
+    for each in reports:
+        told = Finished(each.sha256, looked_at(each.kind, segments), media)
+        keep_finished(store, each.key, told)
 
 
 def _prepared(

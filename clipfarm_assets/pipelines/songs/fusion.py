@@ -7,6 +7,7 @@ whichever epoch or artifact, goes on and ends in the same bytes.
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from clipfarm_assets.contracts.meme_rows import Split
+from clipfarm_assets.encoders.models import Profile
 from clipfarm_assets.fusion.options import StrategyName
 from clipfarm_assets.pipelines.progress import Say, silent
 from clipfarm_assets.pipelines.songs.fusion_rows import FITTED, SongRows, open_rows
@@ -46,6 +48,8 @@ GRADIENTS_CSV: Final = "gradients.csv"
 
 _CHECKPOINT: Final = "checkpoint.safetensors"
 _NOT_OF_A_MODEL: Final = {"evaluation"}
+# What tokens, pretrained encoders, stretched and resampled waveforms are made by.
+_MORE_PACKAGES: Final = ("librosa", "soxr", "tokenizers", "transformers")
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class FusionReport:
         rows: Split -> name of the class -> segments that were used.
         present: Split -> modality -> those of them that have it.
         left_out: Why -> segments that no model sees.
-        problems: Kind -> what was wrong with media of train and val, how often.
+        problems: Kind -> what was wrong with media of train and val, how often; a segment once.
         metrics: ``metrics.json``.
         curve: ``curves.json``, of this model.
         gradients: ``gradients.json``: norms by modality and epoch, and advice where one modality's
@@ -108,6 +112,7 @@ def train_fusion(
     *,
     warn: Say | None = None,
     cache_dir: Path | None = None,
+    profile: Profile | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> FusionReport:
     """Fit and publish the fusion model of a strategy, unless it is there, made of the same.
@@ -120,6 +125,7 @@ def train_fusion(
         say: Told how far it is.
         warn: Told, after every epoch, of gradients out of balance, with advice; `say` by default.
         cache_dir: Folder for pretrained encoders' files on this machine.
+        profile: Whose encoders are taken where none is named; by default the environment's.
         clock: Gives the snapshot's ``created_at``.
 
     Raises:
@@ -133,7 +139,7 @@ def train_fusion(
     with ExitStack() as stack:
         if cache_dir is None:
             cache_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        rows = open_rows(store, layout, config, say, cache_dir=cache_dir)
+        rows = open_rows(store, layout, config, say, cache_dir=cache_dir, profile=profile)
         return Trainer(rows, config, say, warn or say, clock).report(strategy, started)
 
 
@@ -217,11 +223,12 @@ class Trainer:
             "classes": list(model.classes),
             "settings": model.config.model_dump(mode="json", exclude=_NOT_OF_A_MODEL),
             "segments": {split: self.rows.identity(split) for split in FITTED},
+            "row_groups": {"train": self.rows.grouping("train")},
             "encoders": dict(self.rows.encoder_titles),
             # Drawn by the seed, or pretrained: whatever weights it begins with.
             "network": network_identity(model.network),
             "git_sha": git_sha(),
-            "versions": package_versions(),
+            "versions": package_versions(*_MORE_PACKAGES),
         }
 
     def _make(
@@ -253,13 +260,14 @@ class Trainer:
         logits = said.logits[everything]
         calibration = Calibration.fit(logits, said.labels)
         values = calibration.probabilities(logits)
-        surveys, problems = rows.survey
+        surveys = rows.surveys
+        problems = sum((Counter(each.problems) for each in surveys.values()), Counter[str]())
         metrics = {
             "val": classification_metrics(said.labels, values, calibration.cut),
             "rows": {split: rows.counts_by_name(split) for split in FITTED},
             "present": {split: dict(survey.present) for split, survey in surveys.items()},
             "left_out": rows.left_out(),
-            "problems": dict(problems.counts),
+            "problems": dict(sorted(problems.items())),
         }
         artifacts = {
             **model.artifacts(),

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clipfarm_assets.contracts.song_columns import MODALITIES, Modality
-from clipfarm_assets.contracts.song_splits import SongSplits, Split
-from clipfarm_assets.encoders.models import ResolvedModel, encoder_profile
-from clipfarm_assets.pipelines.problems import ProblemCounts
+from clipfarm_assets.contracts.song_splits import Split, song_groups
+from clipfarm_assets.encoders.models import Profile, ResolvedModel, encoder_profile
 from clipfarm_assets.pipelines.progress import Say
 from clipfarm_assets.pipelines.songs.alignment_rows import (
     AlignmentUse,
@@ -21,8 +19,8 @@ from clipfarm_assets.pipelines.songs.alignment_rows import (
 )
 from clipfarm_assets.pipelines.songs.dataset import SegmentDataset, Survey
 from clipfarm_assets.pipelines.songs.segments import read_segments
-from clipfarm_assets.pipelines.songs.splits import read_splits
-from clipfarm_assets.pipelines.songs.stored_features import open_features
+from clipfarm_assets.pipelines.songs.splits import check_splits, read_splits
+from clipfarm_assets.pipelines.songs.stored_features import check_features, open_features
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.storage.song_layout import SongLayout
 from clipfarm_assets.training.classification.values import Labels
@@ -67,7 +65,7 @@ class SongRows:
         store, layout: Where they are, and models go to.
         config: The settings; of models, the strategy is another one for each.
         dataset: The segments.
-        splits: Where they are.
+        groups: Id -> its song, or album, as segments were split by, by the metadata as it is now.
         alignment: Which of them are misaligned, and left out or not.
         models: Pretrained encoders that run in networks.
     """
@@ -76,7 +74,7 @@ class SongRows:
     layout: SongLayout
     config: SongConfig
     dataset: SegmentDataset
-    splits: SongSplits
+    groups: Mapping[str, str]
     alignment: AlignmentUse
     models: Mapping[Modality, ResolvedModel]
 
@@ -135,7 +133,7 @@ class SongRows:
         number = {name: place for place, name in enumerate(self.classes)}
         return LabelledRows(
             np.array([segment.id for segment in segments], dtype=np.str_),
-            np.array([self.splits.group_of[segment.id] for segment in segments], dtype=np.str_),
+            np.array([self.groups[segment.id] for segment in segments], dtype=np.str_),
             np.array([number[str(segment.label)] for segment in segments], dtype=np.int64),
         )
 
@@ -157,11 +155,10 @@ class SongRows:
         """Segments by name of the class."""
         return dict(zip(self.classes, self.counts(split), strict=True))
 
-    @cached_property
-    def survey(self) -> tuple[Mapping[Split, Survey], ProblemCounts]:
-        """What the segments of train and val have, each decoded once; and what was wrong."""
-        found = {split: self.dataset.survey(split) for split in FITTED}
-        return found, self.dataset.counts.counted()
+    @property
+    def surveys(self) -> dict[Split, Survey]:
+        """What the segments of train and val have, and what was wrong with them."""
+        return {split: self.dataset.survey(split) for split in FITTED}
 
     def left_out(self) -> dict[str, int]:
         """Why -> segments of the metadata that models see nothing of."""
@@ -171,6 +168,10 @@ class SongRows:
     def identity(self, split: Split) -> str:
         """Names all that encoders see of a split, and its classes."""
         return self.dataset.identity(split)
+
+    def grouping(self, split: Split) -> str:
+        """Names what of the media's row groups an epoch's random order follows from."""
+        return self.dataset.grouping(split)
 
     def check_labelled(self) -> None:
         """Refuse what can't be fitted.
@@ -222,7 +223,13 @@ class SongRows:
 
 
 def open_rows(
-    store: ObjectStore, layout: SongLayout, config: SongConfig, say: Say, *, cache_dir: Path
+    store: ObjectStore,
+    layout: SongLayout,
+    config: SongConfig,
+    say: Say,
+    *,
+    cache_dir: Path,
+    profile: Profile | None = None,
 ) -> SongRows:
     """The segments as they are now; those that have no split yet are left out, and counted.
 
@@ -232,23 +239,29 @@ def open_rows(
         config: What models are made by.
         say: Told of misaligned segments.
         cache_dir: Folder for stand-ins of pretrained encoders.
+        profile: Whose models are taken where none is named; by default the environment's.
 
     Raises:
         NoSegments, BadTable, BadSegments: See `read_segments`.
         NoAlignment: An album with audio and MIDI was not checked for alignment.
+        NoFeatures: An album lacks features that a modality is read from; see `check_features`.
         NoSongSplits, BadSplits: See `read_splits`.
+        StaleSplits: See `check_splits`.
         ModelUnavailable: A pretrained encoder is missing.
     """
     segments = read_segments(store, layout, config.data.columns).segments
     settings = config.preprocessing.alignment
     pairs = sorted({each.album for each in segments if each.has_audio and each.has_midi})
-    found = read_alignment(store, layout, pairs, settings)
+    found = read_alignment(store, layout, pairs, config.preprocessing)
     alignment = use_alignment(segments, found, settings)
     told = f"{len(alignment.excluded)} left out, {len(alignment.flagged)} used nevertheless"
     if alignment.excluded or alignment.flagged:
         say(f"misaligned segments: {told}; {len(alignment.corrections)} others are corrected")
     splits = read_splits(store, layout)
-    models = network_models(config, profile=encoder_profile(), cache_dir=cache_dir)
+    check_splits(segments, splits, config.data, layout.splits())
+    profile = profile or encoder_profile()
+    check_features(store, layout, config, segments, cache_dir=cache_dir, profile=profile)
+    models = network_models(config, profile=profile, cache_dir=cache_dir)
     dataset = SegmentDataset(
         store,
         layout,
@@ -256,10 +269,11 @@ def open_rows(
         alignment.kept,
         splits,
         corrections=alignment.corrections,
-        features=open_features(store, layout, config, cache_dir=cache_dir),
+        features=open_features(store, layout, config, cache_dir=cache_dir, profile=profile),
         tokenise=_tokenise(config, models),
     )
-    return SongRows(store, layout, config, dataset, splits, alignment, models)
+    groups = song_groups(segments, splits.by)
+    return SongRows(store, layout, config, dataset, groups, alignment, models)
 
 
 def _tokenise(config: SongConfig, models: Mapping[Modality, ResolvedModel]) -> Any:

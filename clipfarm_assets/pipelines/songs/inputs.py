@@ -5,7 +5,7 @@ made again. What is made is made as `songs/features` makes it, by the same funct
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -51,6 +51,14 @@ class Draw:
     def rng(self, segment: Segment, purpose: str) -> np.random.Generator:
         """A segment's random numbers."""
         return audio_augment.rng_for(self.seed, self.epoch, segment.id, purpose)
+
+    def of_sound(
+        self, segment: Segment, settings: audio_augment.AudioAugment
+    ) -> tuple[audio_augment.AudioChange, np.random.Generator]:
+        """What is done to its sound, which its notes can follow; and what draws the noise."""
+        rng = self.rng(segment, "audio")
+        change = audio_augment.draw_change(settings, rng, whole_semitones=segment.has_midi)
+        return change, rng
 
 
 class TextInputs:
@@ -185,8 +193,8 @@ class AudioInputs:
             self._counts.note("bad_audio", segment, str(error)[:_SHOWN])
             return None
         if draw is not None and self._augment is not None:
-            rng = draw.rng(segment, "audio")
-            samples = audio_augment.augment(samples, self._settings.sample_rate, self._augment, rng)
+            change, rng = draw.of_sound(segment, self._augment)
+            samples = audio_augment.apply_change(samples, self._settings.sample_rate, change, rng)
         return {"mel": log_mel(samples, self._mel)} if self._wants_mel else {"samples": samples}
 
     def _checked(self, segment: Segment, found: Floats) -> Arrays:
@@ -202,7 +210,11 @@ class AudioInputs:
 
 
 class MidiInputs:
-    """Notes as a piano roll or as events, on the clock of the audio."""
+    """Notes as a piano roll or as events, on the clock of the audio.
+
+    In training they follow what is done to the speed and the pitch of the segment's audio. Where
+    there is audio they are transposed in no other way, so that both stay in one key.
+    """
 
     def __init__(
         self,
@@ -224,11 +236,12 @@ class MidiInputs:
         self._midi, self._seconds = config.preprocessing.midi, config.preprocessing.audio.seconds
         self._encoder = config.model.midi_encoder
         self._augment = self._midi.augmentation
+        self._audio_augment = config.preprocessing.audio.augmentation
 
     @property
     def is_changed(self) -> bool:
-        """Whether training sees other notes in every epoch."""
-        return self._augment is not None
+        """Whether training sees other notes in every epoch, be it that they follow the sound."""
+        return self._augment is not None or self._audio_augment is not None
 
     def arrays(self, segment: Segment, draw: Draw | None) -> Arrays | None:
         """The segment's notes; None if it has none, or no file that can be read.
@@ -248,15 +261,37 @@ class MidiInputs:
         if score.hanging_notes:
             detail = f"{score.hanging_notes} notes begin and never end: they are left out"
             self._counts.note("hanging_notes", segment, detail)
-        if draw is not None and self._augment is not None:
-            score = midi_augment.augment(score, self._augment, draw.rng(segment, "midi"))
+        heard = audio_augment.AudioChange()
+        if draw is not None and segment.has_audio and self._audio_augment is not None:
+            heard, _ = draw.of_sound(segment, self._audio_augment)
+        if draw is not None:
+            score = self._changed(score, segment, draw, heard)
         # By the timestamps, or what else is known of the pair; see `songs/alignment`.
-        score = score.shifted(self._corrections.get(segment.id, 0.0)).cut(0.0, self._seconds)
+        score = score.shifted(self._corrections.get(segment.id, 0.0))
+        # What the sound is cut to, before it is stretched and after.
+        score = score.cut(0.0, self._seconds * min(1.0, heard.speed)).faster(heard.speed)
         if not len(score.notes):
             detail = f"no note sounds in its {self._seconds:g} s"
             self._counts.note("no_notes", segment, detail)
             return None
         return self._encoded(segment, score)
+
+    def _changed(
+        self, score: Score, segment: Segment, draw: Draw, heard: audio_augment.AudioChange
+    ) -> Score:
+        """Other notes for an epoch; in the key of the segment's sound, if it has any.
+
+        Notes that are so low or high that they can't follow go as far as all of them can.
+        """
+        change = midi_augment.MidiChange()
+        if self._augment is not None:
+            rng = draw.rng(segment, "midi")
+            change = midi_augment.draw_change(score, self._augment, rng)
+        if segment.has_audio:
+            wanted = round(heard.semitones)
+            low, high = midi_augment.semitones_within(score, abs(wanted))
+            change = replace(change, semitones=min(max(wanted, low), high))
+        return midi_augment.apply_change(score, change)
 
     def _encoded(self, segment: Segment, score: Score) -> Arrays | None:
         if isinstance(self._encoder, PianoRollMidi):

@@ -6,10 +6,12 @@ objects below the layout's folder of files, or into folders of this machine that
 and nowhere else. What came from where is counted, and so is what was refused.
 """
 
+import errno
 import os
 import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -24,7 +26,7 @@ from clipfarm_assets.contracts.song_segments import (
 from clipfarm_assets.pipelines.problems import SAMPLES, ProblemCounts
 from clipfarm_assets.pipelines.songs.row_cursor import RowCursor
 from clipfarm_assets.pipelines.songs.segments import NoSegments
-from clipfarm_assets.storage.objects import ObjectStore, OutsideStore
+from clipfarm_assets.storage.objects import ObjectChanged, ObjectStore, OutsideStore
 from clipfarm_assets.storage.parquet_rows import ParquetRows
 from clipfarm_assets.storage.song_layout import SongLayout
 from clipfarm_assets.storage.tables import BadTable
@@ -44,6 +46,10 @@ _COLUMNS: Final[Mapping[MediaModality, tuple[str, ...]]] = {
 }
 _SHOWN: Final = 200
 _LONGEST_PATH: Final = 4096
+_FAULTS_OF_PATHS: Final = frozenset(
+    # The last is what opening a socket gives.
+    {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR, errno.ENXIO}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +139,7 @@ class Media:
         Raises:
             RowsOutOfStep: Its row is another segment's.
             BadTable, ObjectChanged: The media can't be read, or was written again.
+            OSError: This machine could not read the file that its path leads to.
             ValueError: The media was opened without audio.
         """
         self._check("audio")
@@ -203,19 +210,27 @@ class Media:
         return found
 
     def _in_store(self, path: str) -> bytes:
+        nowhere = f"no object {path!r:.{_SHOWN}} below {self._layout.files()}"
         try:
             key = self._layout.file(path.removeprefix("./"))
-            head = self._store.head(key)
-            _check_size(path, head.size)
-            # Of the object whose size was looked at, whatever it is by now.
-            return self._store.get_range(key, 0, head.size, head.mark) if head.size else b""
+            with _faults_of(path, nowhere):
+                try:
+                    return self._object(path, key)
+                except ObjectChanged:  # written again between its size and its bytes
+                    return self._object(path, key)
         except OutsideStore as error:
             raise _NoFile("refused_path", str(error)[:_SHOWN]) from None
-        except (FileNotFoundError, EOFError):
-            detail = f"no object {path!r:.{_SHOWN}} below {self._layout.files()}"
-            raise _NoFile("file_not_found", detail) from None
-        except OSError as error:  # such as a name that is too long for a file
-            raise _unreadable(path, error) from None
+        except EOFError:
+            raise _NoFile("file_not_found", nowhere) from None
+        except ObjectChanged:
+            detail = f"{path!r:.{_SHOWN}} was written again while it was read, twice"
+            raise _NoFile("unreadable_file", detail) from None
+
+    def _object(self, path: str, key: str) -> bytes:
+        head = self._store.head(key)
+        _check_size(path, head.size)
+        # Of the object whose size was looked at, whatever it is by now.
+        return self._store.get_range(key, 0, head.size, head.mark) if head.size else b""
 
     def _on_disk(self, path: str) -> bytes:
         """A file of this machine, below one of the folders once all links are followed."""
@@ -226,7 +241,7 @@ class Media:
             there = ", ".join(self._folders) or "there are none"
             detail = f"{path!r:.{_SHOWN}} lies in none of the folders of the settings ({there})"
             raise _NoFile("refused_path", detail)
-        try:
+        with _faults_of(path, f"no file {path!r:.{_SHOWN}}"):
             # Neither a link that was put there since, nor a pipe that would wait for a writer.
             flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
             descriptor = os.open(real, flags)
@@ -239,10 +254,6 @@ class Media:
                     return file.read(found.st_size)
             finally:
                 os.close(descriptor)
-        except FileNotFoundError:
-            raise _NoFile("file_not_found", f"no file {path!r:.{_SHOWN}}") from None
-        except OSError as error:
-            raise _unreadable(path, error) from None
 
 
 def open_media(
@@ -297,5 +308,21 @@ def _check_size(path: str, size: int) -> None:
         raise _NoFile("file_too_large", told)
 
 
-def _unreadable(path: str, error: OSError) -> _NoFile:
-    return _NoFile("unreadable_file", f"{path!r:.{_SHOWN}}: {error.strerror or error}")
+@contextmanager
+def _faults_of(path: str, nowhere: str) -> Iterator[None]:
+    """Tell a path that leads to no file from a machine that can't read one, which ends the run.
+
+    Raises:
+        _NoFile: The path is at fault; `nowhere` says so of one that is not there.
+        OSError: The machine is, and another segment would meet the same.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise _NoFile("file_not_found", nowhere) from None
+    except OSError as error:
+        if error.errno not in _FAULTS_OF_PATHS:
+            error.add_note(f"while reading {path!r:.{_SHOWN}}; mend that, and run again")
+            raise
+        detail = f"{path!r:.{_SHOWN}}: {error.strerror or error}"
+        raise _NoFile("unreadable_file", detail) from None

@@ -12,9 +12,17 @@ from clipfarm_assets.contracts.song_splits import no_song_in_two_splits
 from clipfarm_assets.fusion.options import StrategyName
 from clipfarm_assets.pipelines.songs.alignment_rows import read_alignment
 from clipfarm_assets.pipelines.songs.alignment_rule import VERDICTS
-from clipfarm_assets.pipelines.songs.comparison import COMPARISON
-from clipfarm_assets.pipelines.songs.comparison_files import WITH_DROPOUT
-from clipfarm_assets.pipelines.songs.fusion import GRADIENTS
+from clipfarm_assets.pipelines.songs.comparison import (
+    COMPARISON,
+    OTHER_SETTINGS,
+    fitted_otherwise,
+)
+from clipfarm_assets.pipelines.songs.comparison_files import (
+    WITH_DROPOUT,
+    WITHOUT_DROPOUT,
+    told_of_affected,
+)
+from clipfarm_assets.pipelines.songs.fusion import GRADIENTS, METRICS
 from clipfarm_assets.pipelines.songs.segments import compare_rows, observe_media, read_segments
 from clipfarm_assets.pipelines.songs.splits import read_splits
 from clipfarm_assets.storage.objects import ObjectStore
@@ -114,7 +122,7 @@ def segments_aligned(
         NoAlignment: It was not checked yet, or with other settings.
         BadTable: Its object is damaged.
     """
-    rows = read_alignment(store, layout, [album], config.preprocessing.alignment)
+    rows = read_alignment(store, layout, [album], config.preprocessing)
     counts = Counter(row.verdict for row in rows.values())
     pairs = len(rows) - counts["not_applicable"]
     together = counts["aligned"] + counts["corrected"]
@@ -144,28 +152,47 @@ def model_intact(store: ObjectStore, layout: SongLayout, model: str) -> Verdict:
 
 
 def gradients_balanced(store: ObjectStore, layout: SongLayout, model: str) -> Verdict:
-    """In no epoch of a model's fit were one modality's gradients many times another's.
+    """In no epoch of a model's fit were one modality's gradients many times another's, or none.
 
-    How many times is a setting, ``training.imbalance_ratio``. A finding says what to do.
+    How many times is a setting, ``training.imbalance_ratio``. A finding says what to do. A modality
+    that no segment of train has needs no gradients; facts say how many have each.
     """
     try:
-        history = open_song_model(store, layout, model).json(GRADIENTS)
+        found = open_song_model(store, layout, model)
+        history, present = found.json(GRADIENTS), found.json(METRICS)["present"]["train"]
     except (BadSnapshot, NoSongModel) as error:
         return Verdict((Finding(model, str(error)),), 0)
     findings = tuple(
         Finding(f"{model}, epoch {epoch}", told) for epoch, told in history["advice"].items()
     )
+    epochs = max(map(len, history["norms"].values()), default=0)
+    idle = {name: values.count(0.0) for name, values in history["norms"].items()}
+    findings += tuple(
+        Finding(
+            f"{model}, {name}",
+            f"got no gradients in {idle[name]} of {epochs} epochs, though {segments} segments of "
+            "train have it, so that it learnt nothing then: look at what its encoder is given, or "
+            "train with another training.seed",
+        )
+        for name, segments in present.items()
+        if segments and idle.get(name)
+    )
     times = [each for each in history["strongest_to_weakest"] if each is not None]
     facts: dict[str, Any] = {"allowed": history["ratio"]}
     if times:
         facts |= {"most_times": round(max(times), 3), "last_times": round(times[-1], 3)}
+    facts |= {f"train_segments/{name}": n for name, n in present.items()}
     facts |= {f"last_norm/{name}": values[-1] for name, values in history["norms"].items()}
-    epochs = max(map(len, history["norms"].values()), default=0)
     return Verdict(findings, epochs, facts)
 
 
-def fusion_beats_single(store: ObjectStore, layout: SongLayout, strategy: StrategyName) -> Verdict:
-    """A strategy is better than every modality alone, beyond chance; facts say by how much."""
+def fusion_beats_single(
+    store: ObjectStore, layout: SongLayout, config: SongConfig, strategy: StrategyName
+) -> Verdict:
+    """A strategy is better than every modality alone, beyond chance; facts say by how much.
+
+    That counts only where all were fitted by the same settings, and judged by the deployment's.
+    """
     found = _compared(store, layout, strategy)
     if isinstance(found, Finding):
         return Verdict((found,), 0)
@@ -186,26 +213,45 @@ def fusion_beats_single(store: ObjectStore, layout: SongLayout, strategy: Strate
         "complete_segments": found["complete"],
         **({} if complete is None else {"complete_macro_f1": float(complete)}),
     }
-    findings = () if told["fusion_wins"] else (Finding(strategy, told["told"]),)
+    findings = (
+        *_judged_otherwise(found, config, strategy),
+        *_fitted_otherwise(found, strategy),
+        *(() if told["fusion_wins"] else (Finding(strategy, told["told"]),)),
+    )
     return Verdict(findings, found["rows"], facts)
 
 
-def degrades_gracefully(store: ObjectStore, layout: SongLayout, strategy: StrategyName) -> Verdict:
-    """With a modality taken away a strategy loses no more macro-F1 than the settings allow."""
+def degrades_gracefully(
+    store: ObjectStore, layout: SongLayout, config: SongConfig, strategy: StrategyName
+) -> Verdict:
+    """With a modality taken away a strategy loses no more macro-F1 than the settings allow.
+
+    The bound is the deployment's, and is on all segments, also those that never had the modality;
+    facts say what the others lose.
+    """
     found = _compared(store, layout, strategy)
     if isinstance(found, Finding):
         return Verdict((found,), 0)
-    bound = found["bound"]
+    bound = config.evaluation.most_degradation
     kinds = found["degradation"][strategy]
-    findings = tuple(
-        Finding(strategy, f"loses {each['lost']:.3f} macro-F1 without {removed}, at most {bound:g}")
-        for removed, each in kinds[WITH_DROPOUT].items()
-        if not each["is_within"]
+    findings = (
+        *_judged_otherwise(found, config, strategy),
+        # What modality dropout is good for shows only beside a twin that differs in nothing else.
+        *(_fitted_otherwise(found, strategy) if WITHOUT_DROPOUT in kinds else ()),
+        *(
+            Finding(
+                strategy, f"loses {each['lost']:.3f} macro-F1 without {removed}, at most {bound:g}"
+            )
+            for removed, each in kinds[WITH_DROPOUT].items()
+            if each["lost"] > bound
+        ),
     )
-    facts: dict[str, Any] = {"bound": bound}
+    facts: dict[str, Any] = {"bound": bound, "confidence": f"{found['settings']['confidence']:.0%}"}
     for kind, losses in kinds.items():
         words = "lost" if kind == WITH_DROPOUT else "lost_without_dropout"
-        facts |= {f"{words}/{removed}": round(e["lost"], 4) for removed, e in losses.items()}
+        for removed, each in losses.items():
+            facts[f"{words}/{removed}"] = round(each["lost"], 4)
+            facts[f"{words}_of_affected/{removed}"] = told_of_affected(each)
     shares = found["models"][strategy]["shapley"]
     facts |= {f"shapley/{modality}": round(share, 4) for modality, share in shares.items()}
     return Verdict(findings, len(kinds[WITH_DROPOUT]), facts)
@@ -225,5 +271,37 @@ def _compared(
     if compared != newest:
         told = f"the comparison is of version {compared}, the newest is {newest}: {_COMPARE}"
         return Finding(strategy, told)
+    if OTHER_SETTINGS not in metrics:
+        told = f"the comparison does not say what single modalities were fitted by: {_COMPARE}"
+        return Finding(strategy, told)
     judged: dict[str, Any] = metrics["splits"][metrics["decided_on"]]
-    return {**judged, "bound": metrics["settings"]["most_degradation"]}
+    return {
+        **judged,
+        "settings": metrics["settings"],
+        OTHER_SETTINGS: metrics[OTHER_SETTINGS][strategy],
+    }
+
+
+def _judged_otherwise(
+    found: Mapping[str, Any], config: SongConfig, strategy: StrategyName
+) -> tuple[Finding, ...]:
+    """A finding where the comparison's run judged by other settings than the deployment's."""
+    used: Mapping[str, Any] = found["settings"]
+    others = [
+        f"{name} {used.get(name)!r}, not {value!r}"
+        for name, value in config.evaluation.model_dump(mode="json").items()
+        if used.get(name) != value
+    ]
+    if not others:
+        return ()
+    told = f"was judged by other settings than the deployment's: {'; '.join(others)}: {_COMPARE}"
+    return (Finding(strategy, told),)
+
+
+def _fitted_otherwise(found: Mapping[str, Any], strategy: StrategyName) -> tuple[Finding, ...]:
+    """A finding where what a strategy is compared with was fitted by other settings."""
+    others: Mapping[str, Any] = found[OTHER_SETTINGS]
+    if not others:
+        return ()
+    remedy = "materialise songs/fusion_models and songs/strategy_comparison by the same settings"
+    return (Finding(strategy, f"{fitted_otherwise(others)}: {remedy}"),)

@@ -7,14 +7,14 @@ comparison of rows its columns that are not binary.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from clipfarm_assets.contracts.checks import Finding, Verdict
+from clipfarm_assets.contracts.song_columns import blocks_agree, other_number_of_rows
 from clipfarm_assets.contracts.song_segments import (
     DEFAULT_COLUMNS,
     MEDIA_COLUMNS,
@@ -24,19 +24,21 @@ from clipfarm_assets.contracts.song_segments import (
     check_media,
     check_metadata,
     coverage,
-    rows_agree,
     segments_of,
 )
 from clipfarm_assets.pipelines.problems import ProblemCounts
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.storage.parquet_rows import ParquetRows
 from clipfarm_assets.storage.song_layout import SongLayout
-from clipfarm_assets.storage.tables import MAX_ROWS, BadTable
+from clipfarm_assets.storage.tables import BadTable
 
 _BINARY: Final = (MEDIA_COLUMNS[0], MEDIA_COLUMNS[2])
 
 LARGE_GROUP_BYTES: Final = 512 << 20
 """Row groups beyond this cost a reader much memory, unless it reads them in order."""
+
+_AT_ONCE_BYTES: Final = 64 << 20
+_PIECE_ROWS: Final = 1024
 
 
 class NoSegments(FileNotFoundError):  # noqa: N818 - a state of the store
@@ -58,7 +60,6 @@ class SegmentReport:
         albums: Album -> segments, sorted by name.
         songs: How many there are.
         labels: Label -> segments, sorted; segments without one are not there.
-        data_version: Sha256 of the file.
     """
 
     segments: Sequence[Segment]
@@ -71,7 +72,6 @@ class SegmentReport:
     albums: Mapping[str, int]
     songs: int
     labels: Mapping[str, int]
-    data_version: str
 
     def of_album(self, album: str) -> list[Segment]:
         """The segments of an album.
@@ -84,6 +84,17 @@ class SegmentReport:
             msg = f"no segment is of the album {album!r:.100}: the metadata has {len(self.albums)}"
             raise ValueError(msg)
         return found
+
+
+@dataclass(frozen=True)
+class MetadataReport(SegmentReport):
+    """The same, and which file it is of.
+
+    Attributes:
+        data_version: Sha256 of the file.
+    """
+
+    data_version: str
 
 
 @dataclass(frozen=True)
@@ -116,52 +127,47 @@ class MediaReport:
 def read_segments(
     store: ObjectStore, layout: SongLayout, columns: SegmentColumns = DEFAULT_COLUMNS
 ) -> SegmentReport:
-    """Read the metadata; never the media.
+    """Read the metadata, but for the columns that are nobody's here; never the media.
 
     Raises:
         NoSegments: There is none; says where it was looked for.
         BadTable: It is no parquet file.
         BadSegments: It lacks columns that segments need, or they are of other types.
     """
-    key = layout.metadata()
+    return _report(_opened(store, layout, layout.metadata()), columns)
+
+
+def observe_metadata(
+    store: ObjectStore, layout: SongLayout, columns: SegmentColumns = DEFAULT_COLUMNS
+) -> MetadataReport:
+    """Look at the metadata as a source: as `read_segments`, and at all of its bytes."""
+    rows = _opened(store, layout, layout.metadata())
+    report = _report(rows, columns)
+    return MetadataReport(**vars(report), data_version=rows.sha256())
+
+
+def _report(rows: ParquetRows, columns: SegmentColumns) -> SegmentReport:
+    table = rows.table(columns.readable(rows.schema))
     try:
-        data = store.get(key)
-    except FileNotFoundError:
-        raise NoSegments(_not_there(store, layout, key)) from None
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        schema, rows = file.schema_arrow, file.metadata.num_rows
-        if rows > MAX_ROWS:
-            msg = f"{key} claims {rows} rows, more than the limit of {MAX_ROWS}"
-            raise BadTable(msg)
-        table = file.read(columns=columns.readable(schema), use_threads=False)
         table.validate(full=True)  # or words that are no Unicode stop who reads them
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        msg = f"{key} is not a readable parquet file: {error}"
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        msg = f"{rows.key} is not a readable parquet file: {error}"
         raise BadTable(msg) from error
     segments, problems = segments_of(table, columns)
     albums = Counter(segment.album for segment in segments)
     labels = Counter(segment.label for segment in segments if segment.label is not None)
     return SegmentReport(
         segments=segments,
-        rows=rows,
-        columns=len(schema),
-        schema=check_metadata(schema, columns),
+        rows=rows.rows,
+        columns=len(rows.schema),
+        schema=check_metadata(rows.schema, columns),
         problems=ProblemCounts.of(problems),
         left_out=sum(problem.leaves_out for problem in problems),
         coverage=coverage(segments),
         albums=dict(sorted(albums.items())),
         songs=len({segment.song for segment in segments}),
         labels=dict(sorted(labels.items())),
-        data_version=hashlib.sha256(data).hexdigest(),
     )
-
-
-def observe_metadata(
-    store: ObjectStore, layout: SongLayout, columns: SegmentColumns = DEFAULT_COLUMNS
-) -> SegmentReport:
-    """Look at the metadata as a source: as `read_segments`, whose report has the data version."""
-    return read_segments(store, layout, columns)
 
 
 def observe_media(
@@ -203,7 +209,7 @@ def compare_rows(
 ) -> Verdict:
     """Whether the media has the metadata's rows, with the same values in all of its columns.
 
-    Both are read but for `MEDIA_COLUMNS`.
+    Both are read but for `MEDIA_COLUMNS`; in memory there are a row group or some rows of each.
 
     Raises:
         NoSegments, BadTable: As `observe_media`.
@@ -218,7 +224,32 @@ def compare_rows(
         problem = "expected the column of ids in both files"
         return Verdict((Finding(columns.segment_id, problem),), metadata.rows)
     shared = [name for name in names if name in media.schema.names]
-    return rows_agree(metadata.table(names), media.table(shared), columns)
+    if media.rows != metadata.rows:
+        return other_number_of_rows(metadata.rows, media.rows, len(names))
+    blocks = _side_by_side(_blocks(metadata, names), _blocks(media, shared))
+    return blocks_agree(blocks, names, shared, columns)
+
+
+def _blocks(rows: ParquetRows, names: Sequence[str]) -> Iterator[pa.Table]:
+    """Columns of all rows, in order: with few requests where groups are small, else in pieces."""
+    for group in rows.groups:
+        if group.size <= _AT_ONCE_BYTES:
+            yield rows.table(names, [group.number])
+        else:
+            for piece in rows.stream(group.number, names, _PIECE_ROWS):
+                yield pa.Table.from_batches([piece])
+
+
+def _side_by_side(
+    left: Iterator[pa.Table], right: Iterator[pa.Table]
+) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """The same rows of both, wherever the blocks of either end."""
+    a, b = next(left, None), next(right, None)
+    while a is not None and b is not None:
+        both = min(len(a), len(b))
+        yield a.slice(0, both), b.slice(0, both)
+        a = a.slice(both) if len(a) > both else next(left, None)
+        b = b.slice(both) if len(b) > both else next(right, None)
 
 
 def _opened(store: ObjectStore, layout: SongLayout, key: str) -> ParquetRows:

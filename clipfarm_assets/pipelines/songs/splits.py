@@ -9,17 +9,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from clipfarm_assets.contracts.song_segments import Segment
-from clipfarm_assets.contracts.song_splits import SPLITS, SongSplits, Split, assign_song_splits
+from clipfarm_assets.contracts.song_splits import (
+    SPLITS,
+    SongSplits,
+    Split,
+    assign_song_splits,
+    no_song_in_two_splits,
+)
 from clipfarm_assets.pipelines.progress import Say, silent
 from clipfarm_assets.pipelines.songs.segments import read_segments
 from clipfarm_assets.pipelines.split_changes import SplitChanges, lacking_note, split_changes
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.storage.song_layout import SongLayout
-from clipfarm_assets.training.song_config import SongConfig
+from clipfarm_assets.training.song_config import DataConfig, SongConfig
 
 
 class NoSongSplits(FileNotFoundError):  # noqa: N818 - a state of the store
     """The store has no splits where they are looked for."""
+
+
+class StaleSplits(ValueError):  # noqa: N818 - reads better where it is raised
+    """The splits are not of the segments, or the settings, that there are now."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,40 @@ def read_splits(store: ObjectStore, layout: SongLayout) -> SongSplits:
         msg = f"the store {store.url} must hold {key}: it does not; materialise songs/splits first"
         raise NoSongSplits(msg) from None
     return SongSplits.from_json(data, key)
+
+
+def check_splits(
+    segments: Sequence[Segment], splits: SongSplits, data: DataConfig, key: str
+) -> None:
+    """Refuse splits by which a model would be examined on songs that it was fitted on.
+
+    Args:
+        segments: As they are now; those that have no split yet are no fault.
+        splits: That they are to be used by.
+        data: Says how they are wanted.
+        key: Where the splits are, for the message.
+
+    Raises:
+        StaleSplits: They were made by other settings; or a song, or by album an album, has segments
+            in two of them.
+    """
+    wanted = {"split_by": data.split_by, "ratios": data.ratios, "seed": data.seed}
+    made_by = {"split_by": splits.by, "ratios": splits.ratios, "seed": splits.seed}
+    others = [name for name, value in wanted.items() if made_by[name] != value]
+    if others:
+        told = ", ".join(f"{name} {made_by[name]}, not {wanted[name]}" for name in others)
+        msg = (
+            f"{key} must be made by the settings of config.data: found {told}; materialise "
+            "songs/splits with these settings"
+        )
+        raise StaleSplits(msg)
+    verdict = no_song_in_two_splits((s for s in segments if s.id in splits.split_of), splits)
+    if not verdict.holds:
+        msg = (
+            f"{key} must keep segments of one {splits.by} together: found {verdict.summary()}; the "
+            "metadata has changed since it was made: materialise songs/splits again"
+        )
+        raise StaleSplits(msg)
 
 
 def _report(

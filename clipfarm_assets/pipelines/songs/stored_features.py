@@ -1,23 +1,32 @@
 """What was computed of segments before training, for whoever reads it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
+from typing import Final
 
-from clipfarm_assets.contracts.song_segments import Segment
+from clipfarm_assets.contracts.song_segments import Segment, SegmentColumns
 from clipfarm_assets.encoders.models import Profile
 from clipfarm_assets.pipelines.songs.album_features import AlbumFeatures
 from clipfarm_assets.pipelines.songs.feature_files import (
+    NoFeatures,
     SongFeatures,
+    finished,
+    looked_at,
     made_of_text,
     media_version,
     read_album,
 )
 from clipfarm_assets.pipelines.songs.feature_makers import feature_version, kinds_of
+from clipfarm_assets.pipelines.songs.row_cursor import RowCursor
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.storage.parquet_rows import ParquetRows
 from clipfarm_assets.storage.song_layout import FeatureKind, SongLayout
 from clipfarm_assets.training.song_config import SongConfig
+
+_SHOWN: Final = 5
 
 
 def open_features(
@@ -31,7 +40,7 @@ def open_features(
     """The kinds that a network of `config` reads, as far as any were computed.
 
     A segment's are None where none were computed, or of other words than it has by now. Those of an
-    album whose audio was last compared with another media file than there is are refused when a
+    album that are not all there, or of another media file than there is, are refused when a
     segment of it is asked for, by `NoFeatures`.
 
     Args:
@@ -56,6 +65,89 @@ def open_features(
     return found
 
 
+def check_features(
+    store: ObjectStore,
+    layout: SongLayout,
+    config: SongConfig,
+    segments: Sequence[Segment],
+    *,
+    cache_dir: Path | None = None,
+    profile: Profile | None = None,
+) -> None:
+    """Refuse to take a modality for absent whose features were not computed to their end.
+
+    Nothing of the features is read, but what finished runs told of them. Spectrograms need not be
+    there: a missing one is made of the sound.
+
+    Args:
+        store: Where they are.
+        layout: Where there.
+        config: Says which are read, and how they must have been computed.
+        segments: All of the metadata.
+        cache_dir: Folder for stand-ins of models; needed if the profile is ``demo``.
+        profile: Whose models are taken; by default the environment's.
+
+    Raises:
+        NoFeatures: An album has none, or they are unfinished, or of other segments, words or media
+            than there are.
+        BadTable, RowsOutOfStep: The metadata can't be read, or was written again.
+        FileNotFoundError, ModelUnavailable: See `open_features`.
+    """
+    for kind in kinds_of(config):
+        needing: list[Segment] = []
+        if kind == "text":
+            needing = without_vector(store, layout, config.data.columns, segments)
+        elif kind == "audio":
+            needing = [each for each in segments if each.has_audio]
+        if not needing:
+            continue
+        by_album = attrgetter("album")
+        albums = {
+            name: list(some) for name, some in groupby(sorted(needing, key=by_album), by_album)
+        }
+        lacking = list(albums)
+        if _has_any(store, layout.features_root(kind)):
+            version = feature_version(kind, config, cache_dir=cache_dir, profile=profile)
+            media = _media(store, layout, kind)
+            keys = {name: layout.features(kind, version, name) for name in albums}
+            lacking = [
+                name
+                for name, some in albums.items()
+                if not _is_finished(store, keys[name], looked_at(kind, some), media)
+            ]
+        if lacking:
+            first = ", ".join(map(repr, lacking[:_SHOWN]))
+            msg = (
+                f"{kind} features must be there of {len(needing)} segments: found none, unfinished "
+                f"ones, or ones of other segments, words or media in {len(lacking)} of "
+                f"{len(albums)} albums, such as {first}; materialise songs/features of them"
+            )
+            raise NoFeatures(msg)
+
+
+def without_vector(
+    store: ObjectStore, layout: SongLayout, columns: SegmentColumns, segments: Sequence[Segment]
+) -> list[Segment]:
+    """Segments with words that the metadata has no vector of; some of its rows are in memory.
+
+    Args:
+        store: Where the metadata is.
+        layout: Where there.
+        columns: Which one has the vectors.
+        segments: In the order of the rows.
+
+    Raises:
+        BadTable, RowsOutOfStep: The metadata can't be read, or was written again.
+    """
+    worded = [each for each in segments if each.has_text]
+    rows = ParquetRows.open(store, layout.metadata())
+    name = columns.text_embedding
+    if name not in rows.schema.names:
+        return worded
+    cursor = RowCursor(rows, columns.segment_id, [name])
+    return [each for each in worded if not cursor.scalar(each, name).is_valid]
+
+
 def read_features(
     store: ObjectStore,
     layout: SongLayout,
@@ -69,7 +161,7 @@ def read_features(
     """All of an album's features of a kind, as `config` has them computed.
 
     Raises:
-        NoFeatures: They were not computed yet, or last compared with another media file.
+        NoFeatures: See `read_album`.
         BadShard: Their object is damaged.
         ModelUnavailable, ValueError: See `feature_version`.
     """
@@ -99,6 +191,14 @@ def _album(
 def _media(store: ObjectStore, layout: SongLayout, kind: FeatureKind) -> str | None:
     """The version of the media file that features must be of; None for those that need none."""
     return None if kind == "text" else media_version(ParquetRows.open(store, layout.media()))
+
+
+def _is_finished(store: ObjectStore, key: str, segments: str, media: str | None) -> bool:
+    """Whether features are there, and of these segments and this media file as a run told."""
+    told = finished(store, key)
+    return (
+        told is not None and (told.segments, told.media) == (segments, media) and store.exists(key)
+    )
 
 
 def _has_any(store: ObjectStore, prefix: str) -> bool:

@@ -31,18 +31,25 @@ class GradientWatch:
     """
 
     def __init__(
-        self, network: FusionNetwork, ratio: float = IMBALANCED, *, name: str, warn: Say
+        self,
+        network: FusionNetwork,
+        ratio: float = IMBALANCED,
+        *,
+        clipped: bool = False,
+        name: str,
+        warn: Say,
     ) -> None:
         """For a network that is about to be fitted, itself or wrapped by another module.
 
         Args:
             network: Whose modalities are told apart.
             ratio: From which on an imbalance is said, see `imbalance`.
+            clipped: See there.
             name: What is fitted, as the warnings say it.
             warn: Gets them.
         """
         self.names = tuple(trained_parameters(network))
-        self._monitor = GradientMonitor(network, ratio)
+        self._monitor = GradientMonitor(network, ratio, clipped=clipped)
         self._name, self._warn = name, warn
 
     def __enter__(self) -> Self:

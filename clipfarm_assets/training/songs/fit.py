@@ -49,12 +49,18 @@ def objective_of(
 
 
 def rate_groups(network: FusionNetwork, rates: Mapping[str, float]) -> list[ParameterGroup]:
-    """A group for each encoder that has anything to train, at its rate."""
-    return [
-        ParameterGroup(f"encoders.{name}", rates[name])
-        for name in network.modalities
-        if learning_parameters(network.encoders[name])
-    ]
+    """Each modality's encoder at its rate, or what comes after it.
+
+    That is projection, missing token and own head: where nothing of the encoder is trained, so that
+    every rate is that of something.
+    """
+    groups: list[ParameterGroup] = []
+    for name in network.modalities:
+        own = [f"{part}.{name}" for part in ("projections", "missing")]
+        own += [f"unimodal.{name}"] if name in network.unimodal else []
+        parts = [f"encoders.{name}"] if learning_parameters(network.encoders[name]) else own
+        groups += [ParameterGroup(part, rates[name]) for part in parts]
+    return groups
 
 
 def learning_parameters(module: nn.Module) -> int:
@@ -83,7 +89,7 @@ def fit_network(
         val: Likewise; decides when to stop.
         counts: Train rows of each class.
         config: How.
-        rates: Learning rate of each modality's encoder.
+        rates: Learning rate of each modality's encoder, see `rate_groups`.
         name: What is fitted, as messages say it.
         checkpoint: See `fit_batches`.
         say: Gets lines of progress.
@@ -94,6 +100,7 @@ def fit_network(
         Diverged: The loss became infinite or NaN.
     """
     groups = rate_groups(network, rates)
+    clipped = config.clip_per_modality is not None
     fitted: nn.Module = network
     if network.unimodal:
         fitted = AllLogits(network)
@@ -112,6 +119,6 @@ def fit_network(
         clip_norm=config.clip_per_modality,
         clip=clip_by_modality,
         restart_foreign=True,
-        watch=GradientWatch(network, config.imbalance_ratio, name=name, warn=warn),
+        watch=GradientWatch(network, config.imbalance_ratio, clipped=clipped, name=name, warn=warn),
     )
-    return curve, GradientHistory.of(curve.watched, config.imbalance_ratio)
+    return curve, GradientHistory.of(curve.watched, config.imbalance_ratio, clipped=clipped)

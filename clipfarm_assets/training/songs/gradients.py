@@ -27,11 +27,13 @@ class GradientHistory:
     advice: Mapping[int, str]
 
     @classmethod
-    def of(cls, norms: Series, ratio: float) -> "GradientHistory":
-        """That of a fit's series, each as long as the others."""
+    def of(cls, norms: Series, ratio: float, *, clipped: bool = False) -> "GradientHistory":
+        """That of a fit's series, each as long as the others; see `imbalance`."""
         epochs = max(map(len, norms.values()), default=0)
         told = {
-            epoch + 1: imbalance({name: values[epoch] for name, values in norms.items()}, ratio)
+            epoch + 1: imbalance(
+                {name: values[epoch] for name, values in norms.items()}, ratio, clipped=clipped
+            )
             for epoch in range(epochs)
         }
         return cls(norms, ratio, {epoch: advice for epoch, advice in told.items() if advice})

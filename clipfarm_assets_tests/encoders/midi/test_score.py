@@ -219,3 +219,23 @@ def test_a_file_without_notes_is_a_score_without_notes():
     assert score.end_seconds == 0
     assert score.onsets()[0].shape == (0,)
     assert score.cut(0, 1).notes.dtype == NOTE
+
+
+def test_a_faster_score_is_the_same_in_less_time():
+    song = read_score(files.random_song(1).data)
+    found = song.faster(1.25)
+    assert found.notes[["start_tick", "end_tick", "pitch"]].tolist() == (
+        song.notes[["start_tick", "end_tick", "pitch"]].tolist()
+    )
+    np.testing.assert_allclose(found.notes["start"], song.notes["start"] / 1.25, rtol=1e-12)
+    # Its clocks agree with each other, as those of any score.
+    np.testing.assert_allclose(
+        found.seconds_at(found.notes["end_tick"]), found.notes["end"], rtol=0, atol=1e-9
+    )
+    np.testing.assert_allclose(
+        found.seconds_at(found.downbeat_ticks), found.downbeats, rtol=0, atol=1e-9
+    )
+    assert found.tick_at(4.0) == pytest.approx(song.tick_at(5.0))
+    assert found.end_seconds == pytest.approx(song.end_seconds / 1.25)
+    part, longer = found.cut(1.0, 4.0), song.cut(1.25, 5.0)
+    assert part.notes["start_tick"].tolist() == longer.notes["start_tick"].tolist()

@@ -164,6 +164,8 @@ def test_tokens_are_of_the_vocabulary(tokenise, settings):
     assert len(sequence.first(10)) == 10
     np.testing.assert_array_equal(sequence.first(10).features(), sequence.features()[:10])
     assert len(sequence.first(10**6)) == len(sequence)
+    first = sequence.first(10)
+    assert all(array.base is None for array in (first.tokens, first.bars, first.positions))
 
 
 def test_vocabularies():

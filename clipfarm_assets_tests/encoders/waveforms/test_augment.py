@@ -125,6 +125,18 @@ def test_changes_stay_within_the_settings():
     assert all(10 <= change.snr_db <= 20 for change in found)
 
 
+def test_whole_semitones_are_drawn_alike_and_leave_the_others():
+    settings = AudioAugment(0.2, 2.9, (10.0, 20.0), probability=1.0)
+    found = [draw_change(settings, rng_for(1, n, "a"), whole_semitones=True) for n in range(400)]
+    shifts, counts = np.unique([change.semitones for change in found], return_counts=True)
+    assert shifts.tolist() == [-2, -1, 0, 1, 2]
+    assert (counts > 50).all()
+    others = [replace(change, semitones=0.0) for change in draws(settings)]
+    assert [replace(change, semitones=0.0) for change in found] == others
+    little = replace(settings, pitch_shift=0.9)
+    assert draw_change(little, rng_for(1, 0, "a"), whole_semitones=True).semitones == 0
+
+
 def test_probability_is_of_each_change():
     found = draws(AudioAugment(probability=0.25))
     for share in (

@@ -106,6 +106,8 @@ def test_a_loop_is_not_trusted_at_another_bar():
         heard = hear(sound(played, rng, others_db=None), told)
         assert heard.is_compared
         assert not heard.is_trusted or abs(heard.offset_seconds - late) < 0.02, heard
+        # It is one of those that fit, so that who knows it can be borne out.
+        assert min(abs(each - late) for each in heard.alike) < 0.03, heard
         trusted += heard.is_trusted
     assert trusted <= 2
 

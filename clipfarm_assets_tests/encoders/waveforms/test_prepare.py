@@ -1,4 +1,5 @@
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -192,3 +193,24 @@ def test_resampling_to_the_same_rate_is_nothing():
 def test_settings_that_no_sound_can_have(changes, message):
     with pytest.raises(ValueError, match=message):
         WaveformSettings(**changes)
+
+
+@pytest.mark.parametrize("rate", [16_000, 22_050])
+def test_what_is_prepared_holds_nothing_of_a_longer_sound(rate):
+    long = np.tile(media.tone(1.0, rate), 20).astype(np.float32)
+    stored = [long.astype("<f4").tobytes(), long, file_of(long, rate), file_of(long, rate, "WAV")]
+    for each in (*stored, long[: 2 * rate], long[: rate // 2]):
+        samples = prepare(each, rate, SETTINGS).samples
+        assert samples.base is None
+        assert samples.nbytes == 4 * 32_000
+
+
+@pytest.mark.parametrize("dtype", SAMPLE_TYPES)
+def test_of_raw_samples_the_beginning_alone_is_converted(dtype):
+    blob = np.zeros(100 * 16_000, dtype).tobytes()
+    prepare(blob, 16_000, WaveformSettings(dtype=dtype, seconds=1.0))
+    tracemalloc.start()
+    prepare(blob, 16_000, WaveformSettings(dtype=dtype, seconds=1.0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 500_000  # 100 s would be 6.4 MB as float32

@@ -92,11 +92,15 @@ def test_clipping_leaves_the_others_alone():
 
 
 def test_imbalance_names_who_and_what_to_do():
-    advice = imbalance({"text": 6.0, "audio": 0.5, "midi": 3.0, SHARED: 100.0})
+    norms = {"text": 6.0, "audio": 0.5, "midi": 3.0, SHARED: 100.0}
+    advice = imbalance(norms)
     assert advice == (
         "gradients of text are 12 times those of audio (norms 6 and 0.5): lower the learning rate "
         "of text or raise that of audio, or clip each modality on its own"
     )
+    told = imbalance(norms, clipped=True)
+    assert told == advice.removesuffix(", or clip each modality on its own")
+    assert told != advice
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from clipfarm_assets.fusion.options import STRATEGIES
-from clipfarm_assets.pipelines.songs.alignment_rows import Aligned, rows_to_parquet
+from clipfarm_assets.pipelines.songs.alignment_rows import Aligned, declared_of, rows_to_parquet
 from clipfarm_assets.pipelines.songs.comparison import compare
+from clipfarm_assets.pipelines.songs.feature_files import media_version
 from clipfarm_assets.pipelines.songs.fusion import train_fusion
 from clipfarm_assets.pipelines.songs.splits import make_splits
 from clipfarm_assets.storage.objects import ObjectStore
+from clipfarm_assets.storage.parquet_rows import ParquetRows
 from clipfarm_assets.training.environment import GIT_SHA_VARIABLE
 from clipfarm_assets.training.song_config import song_config
 from clipfarm_assets_tests.contracts.song_kit import row
@@ -31,7 +33,7 @@ SEGMENTS = 2
 
 
 def settings(**changes):
-    """Small encoders and short fits; `changes` are of ``training``."""
+    """Small encoders and short fits; `changes` are of ``training``, where not named otherwise."""
     fit = {"learning_rate": 0.01, "batch_size": 32, "max_epochs": 3, "patience": 3}
     fit |= changes.pop("fit", {})
     small = {"channels": [6, 8], "tokens": 2, "dropout": 0.0}
@@ -50,7 +52,12 @@ def settings(**changes):
                     "seconds": SECONDS,
                     "mel": {"n_fft": 256, "hop": 128, "n_mels": 16},
                 },
-                "midi": {"lowest_pitch": 55, "highest_pitch": 80, "frames_per_second": 16},
+                "midi": {
+                    "lowest_pitch": 55,
+                    "highest_pitch": 80,
+                    "frames_per_second": 16,
+                    **changes.pop("midi", {}),
+                },
                 "alignment": changes.pop("alignment", {}),
             },
             "data": {"ratios": [0.5, 0.2, 0.3], "shuffle_buffer": 64, **changes.pop("data", {})},
@@ -82,23 +89,26 @@ def compared(folder):
     return store, found, said
 
 
-def plant(store, songs=60, seed=1, split=True, verdicts=None):
-    """Both files, the alignment of both albums, and the splits."""
+def plant(store, songs=60, seed=1, split=True, verdicts=None, *, group=16, hanging=()):
+    """Both files, the alignment of both albums, and the splits.
+
+    Row groups of the media have `group` rows; `hanging` pitches begin in each MIDI and never end.
+    """
     random = np.random.default_rng(seed)
     rows, media = [], []
     for number in range(songs):
         for part in range(SEGMENTS):
-            one, other = planted(random, number, part)
+            one, other = planted(random, number, part, hanging)
             rows.append(one)
             media.append(other)
-    segments = put_segments(store, rows, media, group=16, fields=[TEXT_FIELD])
+    segments = put_segments(store, rows, media, group=group, fields=[TEXT_FIELD])
     put_alignment(store, segments, verdicts or {})
     if split:
         make_splits(store, LAYOUT, settings())
     return segments
 
 
-def planted(random, number, part):
+def planted(random, number, part, hanging=()):
     label = number % len(CLASSES)
     said = {
         name: label if random.random() < share else int(random.integers(len(CLASSES)))
@@ -126,16 +136,17 @@ def planted(random, number, part):
     return {**metadata, "text_embedding": embedding.tolist()}, {
         "audio_waveform": samples.astype("<f4").tobytes() if has_audio else None,
         "audio_sample_rate": RATE if has_audio else None,
-        "midi_binary": midi((lowest, lowest + 4), beats=0.4) if has_midi else None,
+        "midi_binary": midi((lowest, lowest + 4), 0.4, hanging) if has_midi else None,
     }
 
 
 def put_alignment(store, segments, verdicts, config=None):
     """As if all pairs had been listened to; `verdicts` are by id, ``aligned`` otherwise."""
     config = config or settings()
+    media = media_version(ParquetRows.open(store, LAYOUT.media()))
     for album in {segment.album for segment in segments}:
         rows = [aligned(one, verdicts.get(one.id)) for one in segments if one.album == album]
-        data = rows_to_parquet(rows, config.preprocessing.alignment)
+        data = rows_to_parquet(rows, config.preprocessing, media)
         store.put(LAYOUT.alignment(album), data)
 
 
@@ -155,6 +166,7 @@ def aligned(segment, verdict=None):
         correction_source=None,
         reason="planted",
         problem=None,
+        declared=declared_of(segment),
         made_of="planted",
     )
 

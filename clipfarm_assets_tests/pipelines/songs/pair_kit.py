@@ -2,12 +2,14 @@
 
 import numpy as np
 
+from clipfarm_assets.training.song_config import song_config
 from clipfarm_assets_tests.contracts.song_kit import row
 from clipfarm_assets_tests.encoders.midi.files import simple
 from clipfarm_assets_tests.encoders.waveforms.songs import RATE, Notes, play, sound
 from clipfarm_assets_tests.pipelines.songs.segment_kit import put_segments
 
 SECONDS = 12.0
+SILENCE = np.zeros(16_000, np.float32)
 TICKS = 960
 """A second, of `simple`."""
 
@@ -63,3 +65,17 @@ def smpte(start, end, midi_start, midi_end, fps=25.0):
         "midi_end_smpte": midi_end,
         "smpte_fps": fps,
     }
+
+
+def with_time_of_day(midi, event):
+    """The file of one track with this event before all others; see `files.smpte_offset`."""
+    size = int.from_bytes(midi[18:22], "big") + 1 + len(event)
+    return midi[:18] + size.to_bytes(4, "big") + b"\x00" + event + midi[22:]
+
+
+def config_of(**alignment):
+    return song_config({"preprocessing": {"audio": {"seconds": SECONDS}, "alignment": alignment}})
+
+
+def verdicts(report):
+    return {row.segment_id: row.verdict for row in report.rows}

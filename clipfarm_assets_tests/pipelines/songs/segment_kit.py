@@ -35,9 +35,11 @@ def waveform(seed, seconds=1.0, rate=RATE):
     return (tone + 0.01 * random.normal(size=len(time))).astype("<f4").tobytes()
 
 
-def midi(pitches=(60, 64, 67), beats=0.5):
-    """A file of one note after another at 120 beats a minute, each `beats` long."""
+def midi(pitches=(60, 64, 67), beats=0.5, hanging=()):
+    """One note after another at 120 beats a minute, each `beats` long; `hanging` never end."""
     track = mido.MidiTrack()
+    for pitch in hanging:
+        track.append(mido.Message("note_on", note=pitch, velocity=80, time=0))
     for pitch in pitches:
         track.append(mido.Message("note_on", note=pitch, velocity=80, time=0))
         track.append(mido.Message("note_off", note=pitch, velocity=0, time=round(480 * beats)))

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,21 +17,19 @@ from clipfarm_assets.storage.tables import BadTable
 from clipfarm_assets.training.song_config import SongConfig, song_config
 from clipfarm_assets_tests.pipelines.songs.pair_kit import (
     SECONDS,
+    SILENCE,
+    config_of,
     midi_of,
     pair,
     put_pairs,
     smpte,
     song,
     spans,
+    verdicts,
 )
 from clipfarm_assets_tests.pipelines.songs.segment_kit import LAYOUT, counting_store
 
-SILENCE = np.zeros(16_000, np.float32)
 KEY = LAYOUT.alignment("Blue")
-
-
-def config_of(**alignment):
-    return song_config({"preprocessing": {"audio": {"seconds": SECONDS}, "alignment": alignment}})
 
 
 def silent(segment_id, **changes):
@@ -74,10 +73,6 @@ def store(tmp_path):
     return counting_store(tmp_path)
 
 
-def verdicts(report):
-    return {row.segment_id: row.verdict for row in report.rows}
-
-
 def test_pairs_are_judged_by_ear(heard):
     rows = {row.segment_id: row for row in heard[1].rows}
     found = {name: row.verdict for name, row in rows.items() if row.z is not None}
@@ -118,9 +113,10 @@ def test_alignment_quality_check(heard):
     assert list(alignment.values()) == list(report.rows)
     flagged = use_alignment(segments, alignment, config_of().preprocessing.alignment)
     assert (list(flagged.kept), flagged.excluded, flagged.flagged) == (segments, (), ["untold"])
-    settings = config_of(exclude_misaligned=True).preprocessing.alignment
+    settings = config_of(exclude_misaligned=True).preprocessing
     # Leaving out is no matter of the rows: they hold for these settings, too.
-    left = use_alignment(segments, read_alignment(store, LAYOUT, ["Blue"], settings), settings)
+    rows = read_alignment(store, LAYOUT, ["Blue"], settings)
+    left = use_alignment(segments, rows, settings.alignment)
     assert [each.id for each in left.kept] == [e.id for e in segments if e.id != "untold"]
     assert (left.excluded, left.flagged) == (["untold"], ())
     assert report.counts == {
@@ -178,7 +174,7 @@ def test_what_changed_is_looked_at_again(store):
         (pair("other", samples, late), "misaligned"),
         (pair("other", samples, late, **told), "corrected"),
         (pair("other", samples, midi_of(notes), **told), "aligned"),
-        (pair("other", others, midi_of(notes), **told), "unverified"),
+        (pair("other", others, midi_of(notes), **told), "misaligned"),
         (pair("other", others, midi_of(notes), **told, **spans(later=0.7)), "misaligned"),
     ):
         put_pairs(store, [same, other])
@@ -249,9 +245,66 @@ def test_an_album_is_its_own_object(store):
 def test_rows_of_other_settings_are_refused(store):
     put_pairs(store, [silent("a")])
     check_alignment(store, LAYOUT, config_of(), "Blue")
-    settings = config_of(tolerance_seconds=0.2).preprocessing.alignment
+    settings = config_of(tolerance_seconds=0.2).preprocessing
     with pytest.raises(NoAlignment, match="other settings"):
         read_alignment(store, LAYOUT, ["Blue"], settings)
+    audio = {"seconds": SECONDS + 1}
+    longer = song_config({"preprocessing": {"audio": audio}}).preprocessing
+    with pytest.raises(NoAlignment, match="other settings"):
+        read_alignment(store, LAYOUT, ["Blue"], longer)
+
+
+def test_rows_of_earlier_media_are_refused(store):
+    """An offset that was told of notes that are exported in time by now must not move them."""
+    notes, samples = song(0)
+    settings = config_of().preprocessing
+    put_pairs(store, [pair("a", samples, midi_of(notes, 0.8), midi_offset_seconds=0.8)])
+    check_alignment(store, LAYOUT, config_of(), "Blue")
+    assert read_alignment(store, LAYOUT, ["Blue"], settings)["a"].correction == -0.8
+    segments = put_pairs(store, [pair("a", samples, midi_of(notes), midi_offset_seconds=0.8)])
+    with pytest.raises(NoAlignment, match=r"of other media than .*: materialise songs/alignment"):
+        read_alignment(store, LAYOUT, ["Blue"], settings)
+    check_alignment(store, LAYOUT, config_of(), "Blue")
+    alignment = read_alignment(store, LAYOUT, ["Blue"], settings)
+    assert use_alignment(segments, alignment, settings.alignment).corrections == {}
+    store.delete(LAYOUT.media())
+    with pytest.raises(NoAlignment, match="put the media of segments there"):
+        read_alignment(store, LAYOUT, ["Blue"], settings)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"offset": None},
+        {"offset": 0.0},
+        {"audio_span": (0.0, 11.0)},
+        {"midi_span": (0.7, 12.7)},
+        {"midi_path": "b.mid"},
+        {"audio_path": "b.wav"},
+        {"album": "Red"},
+        {"is_smpte": True},
+    ],
+)
+def test_rows_of_earlier_metadata_are_refused(store, changes):
+    (segment,) = put_pairs(store, [silent("a", midi_offset_seconds=0.8, **spans())])
+    check_alignment(store, LAYOUT, config_of(), "Blue")
+    settings = config_of(exclude_misaligned=True).preprocessing
+    rows = read_alignment(store, LAYOUT, ["Blue"], settings)
+    other_label = replace(segment, label="wild", lyric_text="", row=7)
+    used = use_alignment([other_label], rows, settings.alignment)
+    assert used.corrections == {"a": -0.8}
+    with pytest.raises(NoAlignment, match=r"segment 'a' .*otherwise.*; materialise songs/align"):
+        use_alignment([replace(segment, **changes)], rows, settings.alignment)
+
+
+def test_a_row_of_what_is_no_pair_any_more_decides_nothing(store):
+    (segment,) = put_pairs(store, [silent("a", **spans(longer=1.0))])
+    check_alignment(store, LAYOUT, config_of(), "Blue")
+    settings = config_of(exclude_misaligned=True).preprocessing
+    rows = read_alignment(store, LAYOUT, ["Blue"], settings)
+    assert use_alignment([segment], rows, settings.alignment).excluded == ["a"]
+    alone = replace(segment, has_midi=False)
+    assert use_alignment([alone], rows, settings.alignment).kept == [alone]
 
 
 def test_a_pair_that_was_not_checked_is_refused(store):
@@ -284,16 +337,17 @@ def test_a_damaged_object_is_named_and_made_again(store):
     assert any("is not readable" in line for line in said)
 
 
-def test_the_same_segments_elsewhere_give_the_same_bytes(store, tmp_path):
+def test_the_same_segments_elsewhere_give_the_same_rows(store, tmp_path):
     """Also where a library says why it could not read something."""
     other = counting_store(tmp_path / "other")
     broken = pair("broken", SILENCE, midi_of(song(0)[0]), **spans())
     broken[1]["audio_waveform"] = b"RIFF....WAVEnot at all"
+    reports = []
     for each in (store, other):
         put_pairs(each, [broken, silent("a", **spans())])
-        report = check_alignment(each, LAYOUT, config_of(), "Blue")
-        assert "cannot decode the audio" in report.rows[0].reason
-    assert store.get(KEY) == other.get(KEY)
+        reports.append(check_alignment(each, LAYOUT, config_of(), "Blue"))
+        assert "cannot decode the audio" in reports[-1].rows[0].reason
+    assert reports[0].rows == reports[1].rows
 
 
 def test_settings_are_kept_beside_the_rows(heard):

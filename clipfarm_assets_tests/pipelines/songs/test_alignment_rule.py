@@ -17,7 +17,13 @@ def heard(offset, z=8.0):
 
 
 IN_VAIN = Heard(
-    1.1, 2.7, 0.1, is_compared=True, is_trusted=False, reason="no lag stands out: z 2.7"
+    1.1,
+    2.7,
+    0.1,
+    is_compared=True,
+    is_trusted=False,
+    reason="no lag stands out: z 2.7",
+    alike=(-0.5, 1.1),
 )
 SILENT = Heard(0.0, 0.0, 0.0, is_compared=False, is_trusted=False, reason="the sound is silent")
 
@@ -56,7 +62,20 @@ def verdict(evidence, *, apply_correction=True):
         (Evidence(heard=IN_VAIN), ("unverified", 0.0, None)),
         (Evidence(0.0, 0.01, heard=IN_VAIN), ("unverified", 0.0, None)),
         (Evidence(0.7, 0.7, heard=IN_VAIN), ("misaligned", 0.0, None)),
-        (Evidence(offset=1.1, heard=IN_VAIN), ("unverified", 0.0, None)),
+        # The ear is not sure, and the metadata says one of the lags that fit best.
+        (Evidence(offset=1.1, heard=IN_VAIN), ("corrected", -1.1, "offset")),
+        (Evidence(offset=-0.46, heard=IN_VAIN), ("corrected", 0.46, "offset")),
+        (Evidence(-1.1, -1.1, heard=IN_VAIN), ("corrected", -1.1, "timestamps")),
+        (Evidence(0.5, 0.5, 0.7, IN_VAIN), ("corrected", 0.5, "timestamps")),
+        # It says another one: somebody found them out of step, and nothing vouches for a mend.
+        (Evidence(offset=0.7, heard=IN_VAIN), ("misaligned", 0.0, None)),
+        (Evidence(offset=0.04, heard=IN_VAIN), ("unverified", 0.0, None)),
+        # A start without an end, as a file tells it, condemns nothing.
+        (Evidence(0.7, None, heard=IN_VAIN), ("unverified", 0.0, None)),
+        (Evidence(-1.1, None, heard=IN_VAIN), ("corrected", -1.1, "timestamps")),
+        (Evidence(0.7, None, heard=SILENT), ("unverified", 0.0, None)),
+        (Evidence(0.7, None, heard=heard(-0.7)), ("corrected", 0.7, "timestamps")),
+        (Evidence(-3600.0, None, heard=heard(0.0)), ("aligned", 0.0, None)),
         # Too little to hear: by the metadata.
         (Evidence(0.0, -0.04, heard=SILENT), ("aligned", 0.0, None)),
         (Evidence(0.05, 0.05, heard=SILENT), ("aligned", 0.0, None)),
@@ -81,6 +100,7 @@ def test_what_follows_from_the_evidence(evidence, expected):
         Evidence(0.7, 0.7, heard=heard(-0.7)),
         Evidence(offset=0.8, heard=SILENT),
         Evidence(0.4, 0.4, heard=SILENT),
+        Evidence(offset=1.1, heard=IN_VAIN),
     ],
 )
 def test_what_could_be_corrected_is_misaligned_where_that_is_not_wanted(evidence):
@@ -100,6 +120,13 @@ def test_reasons_say_what_was_found():
     )
     told = judge(Evidence(heard=heard(0.8)), tolerance=TOLERANCE, apply_correction=True).reason
     assert told == "heard +0.800 s late at z 8.0; the metadata says nothing that would mend it"
+    told = judge(
+        Evidence(offset=0.7, heard=IN_VAIN), tolerance=TOLERANCE, apply_correction=True
+    ).reason
+    assert told == (
+        "no lag stands out: z 2.7; the offset moves the notes by -0.700 s, which mends none of "
+        "the lags that fit best"
+    )
 
 
 def test_differences_are_those_of_both_ends():

@@ -135,7 +135,15 @@ def test_graceful_degradation(compared):
         each = model.degradation[row["removed"]]
         assert float(row["lost"]) == each.lost.value
         assert row["is_within"] == str(each.lost.value <= bound).lower()
-    kinds = found.metrics["splits"]["test"]["degradation"]
+        own = each.lost_of_affected
+        assert int(row["affected"]) == each.affected > 0
+        assert float(row["lost_of_affected"]) == own.value
+        assert float(row["lost_of_affected_low"]) == own.low
+        assert float(row["lost_of_affected_high"]) == own.high
+    told = found.metrics["splits"]["test"]
+    twin = found.decided.without_dropout["late"].metrics["macro_f1"].value
+    assert told["without_dropout"]["late"]["metrics"]["macro_f1"]["value"] == twin
+    kinds = told["degradation"]
     assert set(kinds["late"]) == {WITH_DROPOUT, WITHOUT_DROPOUT}
     assert set(kinds["gated"]) == {WITH_DROPOUT}
     assert any(line.startswith("late, without modality dropout: macro-F1 lost") for line in said)
@@ -175,9 +183,12 @@ def test_strategies_of_other_settings_are_noted(compared):
     _, found, said = compared
     note = (
         "gated was fitted by other settings than single modalities are: "
-        "training.auxiliary_weight 0.1"
+        "training.auxiliary_weight 0.1, not 0.3"
     )
     assert found.notes == (note,)
+    others = {"training.auxiliary_weight": {"strategy": 0.1, "single": 0.3}}
+    told = found.metrics["fitted_by_other_settings"]
+    assert told == {"late": {}, "early": {}, "cross_attention": {}, "gated": others}
     assert note in said
 
 

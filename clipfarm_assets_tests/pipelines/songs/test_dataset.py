@@ -69,7 +69,7 @@ def test_modality_presence_mask(counting):
     ]
 
 
-def test_missing_midi_handling(counting):
+def test_missing_midi_handling_majority_case(counting):
     """As the flag says, and where nothing can be found or read: zeros, a mask, and a count."""
     rows = [
         usual(0), usual(1, has_midi=False), usual(2), usual(3, midi_file="../../etc/passwd"),

@@ -1,4 +1,7 @@
+from contextlib import contextmanager
+
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from clipfarm_assets.encoders.waveforms.mel import log_mel
@@ -16,12 +19,13 @@ from clipfarm_assets.pipelines.songs.features import (
 )
 from clipfarm_assets.storage.npz import BadShard
 from clipfarm_assets.training.song_config import song_config
-from clipfarm_assets_tests.contracts.song_kit import row
+from clipfarm_assets_tests.contracts.song_kit import row, table
 from clipfarm_assets_tests.pipelines.songs.segment_kit import (
     LAYOUT,
     RATE,
     counting_store,
     media_of,
+    parquet,
     put_segments,
     put_some,
     waveform,
@@ -287,3 +291,104 @@ def test_features_of_no_pretrained_encoder_are_refused(store):
     put_some(store, 2)
     with pytest.raises(ValueError, match="'cnn' has no pretrained model"):
         compute_features(store, LAYOUT, CONFIG, "Blue", ["audio"], profile="pretrained")
+
+
+SEEN = f"{KEY.removesuffix('.npz')}.seen.json"
+
+
+def test_what_no_finished_run_left_is_not_given(store):
+    """Whoever wrote the object last: it is that which a run told of when it ended, or none."""
+    put_some(store, 4)
+    spectrograms(store)
+    whole, told = store.get(KEY), store.get(SEEN)
+    for other in (b"", b"[]", b"\xff", b'{"media": "as it was told once"}'):
+        store.put(SEEN, other)
+        with pytest.raises(NoFeatures, match="a run left that went to its end"):
+            stored(store)
+    store.put(SEEN, told)
+    found = stored(store)
+    part = SongFeatures.of(found.ids[:1], found.made_of[:1], list(found.values[:1]))
+    store.put(KEY, part.to_npz())
+    with pytest.raises(NoFeatures, match="a run left that went to its end"):
+        stored(store)
+    assert spectrograms(store).computed == 1
+    assert (store.get(KEY), store.get(SEEN)) == (whole, told)
+
+
+@pytest.mark.parametrize("lose", [lambda _: None, lambda data: data[:-40]])
+def test_features_that_were_lost_and_made_in_part_are_not_taken_for_all(store, monkeypatch, lose):
+    monkeypatch.setattr(feature_rows, "SAVED_EVERY", 1)
+    put_rows(store, *((f"s{n}", waveform(n)) for n in range(4)))
+    spectrograms(store)
+    whole = store.get(KEY)
+    store.delete(KEY)
+    if left := lose(whole):
+        store.put(KEY, left)
+
+    def die_after(collect, looked):
+        yield next(looked)
+        raise KeyboardInterrupt
+
+    with dying(monkeypatch, die_after):
+        spectrograms(store)
+    assert SongFeatures.from_npz(store.get(KEY), KEY).ids == ("s0",)
+    with pytest.raises(NoFeatures):
+        stored(store)
+    assert spectrograms(store).computed == 3
+    assert store.get(KEY) == whole
+
+
+def test_a_killed_writer_takes_nothing_from_one_that_was_faster(store, monkeypatch):
+    monkeypatch.setattr(feature_rows, "SAVED_EVERY", 1)
+    put_rows(store, *((f"s{n}", waveform(n)) for n in range(4)))
+
+    def overtaken(collect, looked):
+        yield next(looked)
+        with monkeypatch.context() as alone:
+            alone.setattr(features, "collect", collect)
+            assert spectrograms(store).rows == 4
+        yield next(looked)
+        raise KeyboardInterrupt
+
+    with dying(monkeypatch, overtaken):
+        spectrograms(store)
+    assert SongFeatures.from_npz(store.get(KEY), KEY).ids == ("s0", "s1", "s2", "s3")
+    assert spectrograms(store).computed == 0
+    assert len(stored(store)) == 4
+
+
+@contextmanager
+def dying(monkeypatch, change):
+    """A run that ends as `change`, a generator of what is left of what it looks at, does."""
+    collect = features.collect
+
+    def changed(kinds, order, settled, looked, progress):
+        return collect(kinds, order, settled, change(collect, looked), progress)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(features, "collect", changed)
+        with pytest.raises(KeyboardInterrupt):
+            yield
+
+
+def test_an_albums_vectors_of_words_alone_are_looked_at(store, monkeypatch):
+    """Of the metadata, which may be large, and one of its columns at most."""
+    width, count = 1 << 16, 16
+    vectors = np.random.default_rng(1).random(width * count, np.float32)
+    rows = [row(f"s{n}", album="Blue" if n < count - 1 else "Red") for n in range(count)]
+    put_segments(store, rows, [media_of(0)] * count)
+    offsets = np.arange(count + 1, dtype=np.int32) * width
+    column = pa.ListArray.from_arrays(offsets, vectors)
+    metadata = table(*rows).append_column("text_embedding", column)
+    store.put(LAYOUT.metadata(), parquet(metadata, row_group_size=1))
+    read, part = [], store.get_range
+
+    def get_range(key, start, length, mark=None):
+        read.append(length)
+        return part(key, start, length, mark)
+
+    monkeypatch.setattr(store, "get_range", get_range)
+    report = compute_features(store, LAYOUT, CONFIG, "Red", ["text"], profile="pretrained")
+    assert (report.in_metadata, report.kinds) == (1, {})
+    # Two footers' first parts of half a megabyte, and a vector of a quarter.
+    assert sum(read) < 2 << 20 < vectors.nbytes

@@ -4,17 +4,21 @@ import csv
 import io
 import json
 from datetime import UTC, datetime
+from importlib.metadata import version
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from clipfarm_assets.contracts.song_columns import MODALITIES
 from clipfarm_assets.fusion.options import STRATEGIES
 from clipfarm_assets.pipelines.songs.alignment_rows import NoAlignment
+from clipfarm_assets.pipelines.songs.feature_files import NoFeatures
 from clipfarm_assets.pipelines.songs.fusion import train_fusion
 from clipfarm_assets.pipelines.songs.fusion_rows import NoLabelledSegments, open_rows
-from clipfarm_assets.pipelines.songs.splits import NoSongSplits
+from clipfarm_assets.pipelines.songs.splits import NoSongSplits, read_splits
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.training.environment import GIT_SHA_VARIABLE
 from clipfarm_assets.training.networks.weights import (
@@ -28,6 +32,7 @@ from clipfarm_assets.training.song_snapshot import current_version, open_song_mo
 from clipfarm_assets.training.songs.evaluation import said_of
 from clipfarm_assets.training.songs.model import SongModel
 from clipfarm_assets_tests.pipelines.songs import fusion_kit as kit
+from clipfarm_assets_tests.pipelines.songs.segment_kit import parquet
 from clipfarm_assets_tests.training.song_encoders.kit import SMALL_DEBERTA
 from clipfarm_assets_tests.training.stores import DisturbedStore, Killed, kill
 
@@ -172,23 +177,47 @@ def test_every_strategy_fits_and_loads(planted, strategy):
 
 
 def test_killed_at_any_write_the_next_run_leaves_the_same_bytes(tmp_path):
-    """Writes are checkpoints, one an epoch, artifacts, staged and final, and their copies."""
-    kit.plant(ObjectStore.open(str(tmp_path / "whole")), songs=FEW)
+    """Writes are checkpoints, one an epoch, artifacts, staged and final, and their copies.
+
+    Notes are changed each epoch, so that their files, with a fault each, are read in each again.
+    """
+    changed = {"augment": {"enabled": True, "probability": 1.0}}
+    config = kit.settings(midi=changed, fit={"max_epochs": 2, "patience": 2})
+    planted = {"songs": FEW, "hanging": (40,)}
+    segments = kit.plant(ObjectStore.open(str(tmp_path / "whole")), **planted)
     whole = DisturbedStore(str(tmp_path / "whole"), 10**9, kill)
-    trained(whole)
+    report = trained(whole, config=config)
+    split_of = read_splits(whole, kit.LAYOUT).split_of
+    seen = [one for one in segments if one.has_midi and split_of[one.id] != "test"]
+    assert report.problems == {"hanging_notes": len(seen)}
     expected, resumed = comparable(whole), []
     assert whole.writes > 2 + 3 * len(NAMES)
     # Every epoch, the first and last of each kind of write.
     tried = [1, 2, 3, 4, 2 + len(NAMES), 3 + len(NAMES), 2 + 2 * len(NAMES), whole.writes]
     for nth in tried:
         folder = str(tmp_path / str(nth))
-        kit.plant(ObjectStore.open(folder), songs=FEW)
+        kit.plant(ObjectStore.open(folder), **planted)
         with pytest.raises(Killed):
-            trained(DisturbedStore(folder, nth, kill))
+            trained(DisturbedStore(folder, nth, kill), config=config)
         store = ObjectStore.open(folder)
-        resumed.append(trained(store).resumed_after)
+        resumed.append(trained(store, config=config).resumed_after)
         assert comparable(store) == expected, nth
     assert resumed[:3] == [0, 1, 2], "an epoch that was done is not done again"
+
+
+def test_row_groups_that_order_epochs_make_another_version(store):
+    """Of the same rows: random orders are of row groups, and of rows within them."""
+    first = trained(store)
+    kit.plant(store, songs=FEW, group=5)
+    other = trained(store)
+    assert not other.reused
+    used = [
+        open_song_model(store, kit.LAYOUT, "late", each.id.version).json("config_used.json")
+        for each in (first, other)
+    ]
+    assert {name for name in used[0] if used[0][name] != used[1][name]} == {"row_groups"}
+    kit.plant(store, songs=FEW)
+    assert trained(store).id == first.id
 
 
 def test_a_damaged_checkpoint_is_counted_and_the_fit_starts_anew(store):
@@ -233,6 +262,16 @@ def test_alignment_quality_check(tmp_path):
     assert rows.identity("train") != flagged.identity("train")
 
 
+def test_alignment_of_other_media_is_not_applied(tmp_path):
+    store = ObjectStore.open(str(tmp_path))
+    kit.plant(store, songs=FEW)
+    rows_of(store)
+    media = kit.LAYOUT.media()
+    store.put(media, store.get(media))
+    with pytest.raises(NoAlignment, match="of other media than those of now"):
+        rows_of(store)
+
+
 def test_what_is_missing_is_said(tmp_path):
     store = ObjectStore.open(str(tmp_path))
     kit.plant(store, songs=FEW, split=False)
@@ -244,9 +283,26 @@ def test_what_is_missing_is_said(tmp_path):
 
 
 def test_too_few_labels_are_said(store):
-    other = song_config({**SHORT.model_dump(), "data": {"classes": ["calm", "silent"]}})
+    data = {**SHORT.data.model_dump(), "classes": ["calm", "silent"]}
+    other = song_config({**SHORT.model_dump(), "data": data})
     with pytest.raises(NoLabelledSegments, match=r"none of \['silent'\].* left out: other_label"):
         trained(store, config=other)
+
+
+def test_packages_that_decide_bits_are_part_of_the_version(planted):
+    used = open_song_model(planted[0], kit.LAYOUT, "late").json("config_used.json")
+    for name in ("librosa", "soxr", "tokenizers", "transformers", "torch"):
+        assert used["versions"][name] == version(name)
+
+
+def test_encoders_are_those_of_the_profile(store, tmp_path, monkeypatch):
+    """Of the caller's, whatever the environment says."""
+    monkeypatch.setenv("CLIPFARM_ENCODERS", "pretrained")
+    stand_in_deberta(tmp_path, size=SMALL_DEBERTA)
+    told = SHORT.model_dump()
+    told["model"]["text_encoder"] = {"type": "deberta", "max_tokens": 8}
+    report = trained(store, config=song_config(told), cache_dir=tmp_path, profile="demo")
+    assert report.encoders["text"].endswith("(stand-in)")
 
 
 def test_batches_of_val_are_in_the_order_of_the_rows(planted):
@@ -285,3 +341,10 @@ def test_a_pretrained_encoder_runs_in_the_network(store, tmp_path, top_layers):
     (folder / "model.safetensors").write_bytes(to_safetensors(weights, {"format": "pt"}))
     with pytest.raises(BadWeights, match="fitted over other pretrained weights"):
         rows.load(found)
+
+
+def test_words_that_were_never_encoded_are_not_taken_for_none(store):
+    metadata = pq.read_table(pa.BufferReader(store.get(kit.LAYOUT.metadata())))
+    store.put(kit.LAYOUT.metadata(), parquet(metadata.drop_columns("text_embedding")))
+    with pytest.raises(NoFeatures, match=r"text features must be there .*materialise songs/feat"):
+        rows_of(store)

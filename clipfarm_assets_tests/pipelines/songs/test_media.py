@@ -1,6 +1,8 @@
 """Audio and MIDI: from the media file, from where a path leads, and from nowhere else."""
 
+import errno
 import os
+import stat
 
 import pytest
 
@@ -250,3 +252,75 @@ def test_what_is_no_media_file_is_told(folder):
     segments = put_some(folder, 2)
     with pytest.raises(ValueError, match="opened for midi: not for audio"):
         open_media(folder, LAYOUT, modalities=["midi"]).audio(segments[0])
+
+
+def _failing(monkeypatch, number, name):
+    """Let the machine fail to open files of this name."""
+    opened = os.open
+
+    def failing(path, *arguments, **options):
+        if str(path).endswith(name):
+            raise OSError(number, os.strerror(number), path)
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", failing)
+
+
+def _two_paths(folder, tmp_path):
+    """One in the store, one on disk, and the files that they lead to."""
+    folder.put(LAYOUT.file("a.mid"), midi())
+    (tmp_path / "a.mid").write_bytes(midi())
+    rows = [row("a", midi_file="a.mid"), row("b", midi_file=str(tmp_path / "a.mid"))]
+    segments = put_segments(folder, rows, [NOTHING, NOTHING])
+    return segments, open_media(folder, LAYOUT, folders=[tmp_path])
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["store", "disk"])
+@pytest.mark.parametrize("name", ["EMFILE", "ENFILE", "EIO", "ESTALE", "EACCES", "ENOMEM"])
+def test_a_fault_of_the_machine_is_no_missing_file(folder, tmp_path, monkeypatch, name, place):
+    """Kept for one, it would take the medium from all segments that are read meanwhile."""
+    segments, media = _two_paths(folder, tmp_path)
+    _failing(monkeypatch, getattr(errno, name), "a.mid")
+    with pytest.raises(OSError, match=os.strerror(getattr(errno, name))) as caught:
+        media.midi(segments[place])
+    assert "a.mid'; mend that, and run again" in caught.value.__notes__[0]
+    assert media.counts.counted().counts == {}
+    monkeypatch.undo()
+    assert media.midi(segments[place]) == midi()
+
+
+@pytest.mark.parametrize("name", ["ENOENT", "ENOTDIR", "ENAMETOOLONG", "ELOOP", "EISDIR", "ENXIO"])
+def test_a_fault_of_the_path_is_counted(folder, tmp_path, monkeypatch, name):
+    segments, media = _two_paths(folder, tmp_path)
+    _failing(monkeypatch, getattr(errno, name), "a.mid")
+    assert [media.midi(segment) for segment in segments] == [None, None]
+    counts = media.counts.counted().counts
+    assert set(counts) <= {"file_not_found", "unreadable_file"}
+    assert sum(counts.values()) == 2
+
+
+def test_a_socket_is_no_file(folder, tmp_path):
+    os.mknod(tmp_path / "s.mid", stat.S_IFSOCK | 0o600)
+    segments = put_segments(folder, [row("a", midi_file=str(tmp_path / "s.mid"))], [NOTHING])
+    media = open_media(folder, LAYOUT, folders=[tmp_path])
+    assert media.midi(segments[0]) is None
+    assert media.counts.counted().counts == {"unreadable_file": 1}
+
+
+@pytest.mark.parametrize(("times", "expected"), [(1, midi((50,))), (2, None)], ids=["once", "on"])
+def test_a_file_that_is_written_again_is_read_anew_once(folder, monkeypatch, times, expected):
+    """Between its size and its bytes; who writes it all the time is told, and ends no run."""
+    folder.put(LAYOUT.file("a.mid"), midi())
+    segments = put_segments(folder, [row("a", midi_file="a.mid")], [NOTHING])
+    media = open_media(folder, LAYOUT)
+    whole, left = folder.get_range, [*range(times)]
+
+    def rewritten(key, start, length, mark=None):
+        if key == LAYOUT.file("a.mid") and left:
+            left.pop()
+            folder.put(key, midi((50,)))
+        return whole(key, start, length, mark)
+
+    monkeypatch.setattr(folder, "get_range", rewritten)
+    assert media.midi(segments[0]) == expected
+    assert media.counts.counted().counts == ({} if expected else {"unreadable_file": 1})

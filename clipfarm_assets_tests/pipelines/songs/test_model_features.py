@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from clipfarm_assets.pipelines.songs import feature_makers, feature_rows
 from clipfarm_assets.pipelines.songs.features import (
     NoFeatures,
     WrongWidth,
@@ -11,13 +12,16 @@ from clipfarm_assets.pipelines.songs.features import (
     open_features,
     read_features,
 )
+from clipfarm_assets.pipelines.songs.segments import read_segments
+from clipfarm_assets.pipelines.songs.stored_features import check_features
 from clipfarm_assets.training.song_config import song_config
-from clipfarm_assets_tests.contracts.song_kit import row
+from clipfarm_assets_tests.contracts.song_kit import row, table
 from clipfarm_assets_tests.pipelines.songs.segment_kit import (
     LAYOUT,
     TEXT_FIELD,
     counting_store,
     media_of,
+    parquet,
     put_segments,
     put_some,
 )
@@ -202,3 +206,71 @@ def test_features_of_another_model_are_not_given(store, config, tmp_path):
 def test_the_demo_profile_needs_a_folder_for_its_models():
     with pytest.raises(ValueError, match="give cache_dir"):
         feature_version("text", song_config({}), profile="demo")
+
+
+def check(store, config, segments):
+    return check_features(store, LAYOUT, config, segments)
+
+
+def test_vectors_of_some_words_are_not_taken_for_all(store, config, monkeypatch):
+    """After a kill the others are not taken for segments without words."""
+    monkeypatch.setattr(feature_rows, "SAVED_EVERY", 1)
+    segments = put_some(store, 6)
+    deaf = song_config({"model": {"text_encoder": config().model.text_encoder.model_dump()}})
+    make = feature_makers.TextMaker.make
+    made = []
+
+    def make_and_die(self, prepared):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(prepared)
+        return make(self, prepared)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(feature_makers.TextMaker, "make", make_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            words(store, config())
+    reader = open_features(store, LAYOUT, config())["text"]
+    with pytest.raises(NoFeatures, match="a run left that went to its end"):
+        reader.get(segments[0])
+    blue = [each for each in segments if each.album == "Blue"]
+    with pytest.raises(NoFeatures, match="text features must be there of 3 segments"):
+        check(store, deaf, blue)
+    assert words(store, config()).kinds["text"].computed == 1
+    check(store, deaf, blue)
+
+
+def test_an_album_without_features_that_are_read_is_refused(store, config):
+    given = put_some(store, 4)
+    for kind in ("text", "audio"):
+        with pytest.raises(NoFeatures, match=r"in 2 of 2 albums, such as 'Blue', 'Red'; mater"):
+            check(store, config(), given)
+        compute_features(store, LAYOUT, config(), "Blue", [kind])
+        with pytest.raises(NoFeatures, match=f"{kind} features .* in 1 of 2 albums, such as 'Red'"):
+            check(store, config(), given)
+        report = compute_features(store, LAYOUT, config(), "Red", [kind])
+    check(store, config(), given)
+    store.delete(report.kinds["audio"].key)
+    with pytest.raises(NoFeatures, match="audio features"):
+        check(store, config(), given)
+    # A spectrogram is made of the sound where there is none.
+    check(store, song_config({"model": {"text_encoder": {"type": "deberta"}}}), given)
+
+
+def test_features_of_other_segments_words_or_media_are_refused(store, config):
+    said = row("a", lyric_text="night rain")
+    silent, heard = row("b", has_audio=False), row("b")
+    media = [media_of(0), media_of(1)]
+    given = put_segments(store, [row("a"), silent], media)
+    compute_features(store, LAYOUT, config(), "Blue")
+    check(store, config(), given)
+    for kind, changed in (("text", [said, silent]), ("audio", [said, heard])):
+        store.put(LAYOUT.metadata(), parquet(table(*changed)))
+        given = read_segments(store, LAYOUT).segments
+        with pytest.raises(NoFeatures, match=f"{kind} features"):
+            check(store, config(), given)
+        compute_features(store, LAYOUT, config(), "Blue")
+        check(store, config(), given)
+    put_segments(store, [said, heard], media)
+    with pytest.raises(NoFeatures, match="audio features"):
+        check(store, config(), given)

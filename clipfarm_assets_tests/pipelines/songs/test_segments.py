@@ -2,10 +2,13 @@
 
 import hashlib
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from clipfarm_assets.contracts.song_columns import rows_agree
 from clipfarm_assets.contracts.song_segments import BadSegments
+from clipfarm_assets.pipelines.songs import segments as module
 from clipfarm_assets.pipelines.songs.segments import (
     NoSegments,
     compare_rows,
@@ -30,7 +33,7 @@ def test_metadata_only_queries(counting):
     counting.delete(LAYOUT.media())
     counting.reset()
     report = read_segments(counting, LAYOUT)
-    assert counting.calls == [("get", LAYOUT.metadata())]
+    assert {key for _, key in counting.calls} == {LAYOUT.metadata()}
     assert [segment.id for segment in report.segments] == [f"s{n}" for n in range(6)]
     assert report.labels == {"calm": 4, "wild": 2}
     assert report.albums == {"Blue": 3, "Red": 3}
@@ -73,7 +76,7 @@ def test_what_is_not_there_is_told(folder):
 
 def test_what_is_no_metadata_is_told(folder):
     folder.put(LAYOUT.metadata(), b"no parquet")
-    with pytest.raises(BadTable, match=r"training_segments_metadata\.parquet is not a readable"):
+    with pytest.raises(BadTable, match=r"training_segments_metadata\.parquet is not a parquet"):
         read_segments(folder, LAYOUT)
     folder.put(LAYOUT.metadata(), parquet(pa.table({"segment_id": ["a"]})))
     with pytest.raises(BadSegments, match="must have the columns of segments"):
@@ -163,3 +166,63 @@ def test_words_that_are_no_unicode_are_told(folder):
     folder.put(LAYOUT.metadata(), parquet(rows.set_column(place, "lyric_text", words)))
     with pytest.raises(BadTable, match="is not a readable parquet file"):
         read_segments(folder, LAYOUT)
+
+
+def measured(counting, monkeypatch):
+    """Lengths of what is read of the store's objects, in parts or whole."""
+    read = []
+    part, whole = counting.get_range, counting.get
+
+    def get_range(key, start, length, mark=None):
+        read.append(length)
+        return part(key, start, length, mark)
+
+    def get(key):
+        read.append(counting.head(key).size)
+        return whole(key)
+
+    monkeypatch.setattr(counting, "get_range", get_range)
+    monkeypatch.setattr(counting, "get", get)
+    return read
+
+
+def test_vectors_of_words_are_not_read_with_the_segments(counting, monkeypatch):
+    vectors = np.random.default_rng(1).random((8, 1 << 17), np.float32)
+    offsets = np.arange(9, dtype=np.int32) << 17
+    column = pa.ListArray.from_arrays(offsets, vectors.ravel())
+    metadata = table(*(row(f"s{n}") for n in range(8))).append_column("text_embedding", column)
+    counting.put(LAYOUT.metadata(), parquet(metadata))
+    read = measured(counting, monkeypatch)
+    assert len(read_segments(counting, LAYOUT).segments) == 8
+    # The footer's first part is read as half a megabyte.
+    assert sum(read) < 1 << 20 < vectors.nbytes
+
+
+@pytest.mark.parametrize("at_once", [0, 1 << 30])
+def test_rows_are_compared_some_at_a_time(folder, monkeypatch, at_once):
+    """However the files' row groups lie, and with the same finding as of whole tables."""
+    rows = [row(f"s{n}", tempo=float(n)) for n in range(40)]
+    other = [
+        {**each, "tempo": 99.0} if n in (3, 17, 18, 39) else each for n, each in enumerate(rows)
+    ]
+    put_segments(folder, other, [{}] * 40, group=5)
+    folder.put(LAYOUT.metadata(), parquet(table(*rows), row_group_size=7))
+    compared = []
+
+    def blocks_agree(blocks, *columns):
+        def seen():
+            for one, two in blocks:
+                assert len(one) == len(two)
+                compared.append(len(one))
+                yield one, two
+
+        return whole(seen(), *columns)
+
+    whole = module.blocks_agree
+    monkeypatch.setattr(module, "blocks_agree", blocks_agree)
+    monkeypatch.setattr(module, "_AT_ONCE_BYTES", at_once)
+    monkeypatch.setattr(module, "_PIECE_ROWS", 3)
+    verdict = compare_rows(folder, LAYOUT)
+    assert verdict == rows_agree(table(*rows), table(*other))
+    assert verdict.examined == sum(compared) == 40
+    assert max(compared) == (5 if at_once else 3)

@@ -51,7 +51,8 @@ def test_per_modality_gradient_norms(strategy):
     assert not network.training
 
 
-def test_gradient_imbalance_detection():
+@pytest.mark.parametrize("length", [None, 1.0])
+def test_gradient_imbalance_detection(length):
     """An encoder whose gradients are much larger than others' is warned of, with advice."""
 
     class Loud(nn.Module):
@@ -65,7 +66,7 @@ def test_gradient_imbalance_detection():
                 tokens.values.register_hook(lambda gradient: 1000 * gradient)
             return tokens
 
-    settings = kit.config(clip_per_modality=None, fit={"max_epochs": 2, "learning_rate": 1e-5})
+    settings = kit.config(clip_per_modality=length, fit={"max_epochs": 2, "learning_rate": 1e-5})
     network = kit.network(settings)
     network.encoders["audio"] = Loud(network.encoders["audio"])
     warnings = []
@@ -73,7 +74,8 @@ def test_gradient_imbalance_detection():
     assert list(history.advice) == [1, 2]
     assert all(told.startswith("late: gradients of audio are ") for told in warnings)
     assert "lower the learning rate of audio or raise that of" in warnings[0]
-    assert warnings[0].endswith("or clip each modality on its own")
+    for told in (*warnings, *history.advice.values()):
+        assert told.endswith("or clip each modality on its own") is (length is None)
     quiet = []
     fitted(settings, warnings=quiet)
     assert len(quiet) < 2
@@ -122,9 +124,12 @@ def test_encoders_learn_at_their_own_rates():
     before = kit.network(settings)
     groups = rate_groups(before, settings.encoder_rates())
     assert [(g.module, g.learning_rate) for g in groups] == [
+        ("projections.text", 0.01),
+        ("missing.text", 0.01),
+        ("unimodal.text", 0.01),
         ("encoders.audio", 1e-12),
         ("encoders.midi", 0.01),
-    ], "stored text has nothing to train"
+    ], "stored text has nothing to train but what comes after"
     _, _, after = fitted(settings)
     moved = {
         name: max(
@@ -136,6 +141,23 @@ def test_encoders_learn_at_their_own_rates():
         for name in ("audio", "midi")
     }
     assert moved["audio"] < 1e-6 < moved["midi"]
+
+
+def test_a_rate_of_stored_text_is_that_of_what_learns_of_it():
+    settings = kit.config(
+        encoder_learning_rates={"text": 1e-12}, fit={"weight_decay": 0.0, "max_epochs": 1}
+    )
+    before = trained_parameters(kit.network(settings))
+    _, _, network = fitted(settings)
+    after = trained_parameters(network)
+    moved = {
+        name: max(
+            float((a - b).detach().abs().max())
+            for a, b in zip(before[name], after[name], strict=True)
+        )
+        for name in MODALITIES
+    }
+    assert moved["text"] < 1e-6 < min(moved["audio"], moved["midi"])
 
 
 def test_own_heads_are_fitted_along_and_fused_logits_decide():

@@ -97,6 +97,7 @@ def _make(place: Path, shards: int, shard_rows: int, side: int) -> None:
     import numpy as np
     from PIL import Image
 
+    from clipfarm_assets.contracts.label_taxonomy import DEFAULT_TAXONOMY
     from clipfarm_assets.pipelines.memes.shard_set import Made, ShardOptions, publish
     from clipfarm_assets.pipelines.progress import silent
     from clipfarm_assets.storage.images import rgb_png
@@ -119,7 +120,8 @@ def _make(place: Path, shards: int, shard_rows: int, side: int) -> None:
             yield Made(Sample(f"m{n:07d}", text, pictures[n % _PICTURES], fields))
 
     chosen = ShardOptions(shard_rows=shard_rows)
-    report = publish(ObjectStore.open(str(place)), MemeLayout(), "train", make, chosen, silent)
+    store = ObjectStore.open(str(place))
+    report = publish(store, MemeLayout(), "train", make, DEFAULT_TAXONOMY, chosen, silent)
     assert len(report.index.shards) == shards
     answer({"rows": report.rows})
 

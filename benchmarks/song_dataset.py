@@ -30,7 +30,7 @@ from benchmarks.common import (
     timed,
 )
 
-AT_MOST: Final = 1.20
+AT_MOST: Final = 1.10
 """Times the memory of the smallest corpus that the largest may take."""
 _ALBUMS: Final = 10
 _GROUP_ROWS: Final = 32

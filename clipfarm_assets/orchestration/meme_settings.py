@@ -11,17 +11,15 @@ from typing import Final
 from pydantic import Field, field_validator
 
 from clipfarm_assets.contracts.label_taxonomy import DEFAULT_LABEL, check_label
-from clipfarm_assets.orchestration.config_defaults import json_object
-from clipfarm_assets.orchestration.settings import BadSettings, validated
+from clipfarm_assets.orchestration.pipeline_settings import PipelineSettings, settings_from
 from clipfarm_assets.storage.meme_layout import MemeLayout
-from clipfarm_assets.training.config import Settings
 
 VARIABLE: Final = "CLIPFARM_MEMES_CONFIG"
 
 _LAYOUT: Final = MemeLayout()
 
 
-class MemeSettings(Settings):
+class MemeSettings(PipelineSettings):
     """The deployment's setting.
 
     Attributes:
@@ -71,11 +69,4 @@ def meme_settings(environ: Mapping[str, str] = os.environ) -> MemeSettings:
         ValueError: It is no JSON object, a field doesn't exist, or a value isn't the field's; one
             sentence says what was expected and found.
     """
-    values = json_object(VARIABLE, environ.get(VARIABLE) or "{}")
-    settings = validated(MemeSettings, values, VARIABLE)
-    try:
-        _ = settings.layout
-    except ValueError as error:
-        msg = f"{VARIABLE}: {error}"
-        raise BadSettings(msg) from None
-    return settings
+    return settings_from(environ, VARIABLE, MemeSettings)

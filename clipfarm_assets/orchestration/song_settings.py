@@ -13,10 +13,8 @@ from typing import Any, Final
 
 from pydantic import Field
 
-from clipfarm_assets.orchestration.config_defaults import json_object
-from clipfarm_assets.orchestration.settings import BadSettings, validated
+from clipfarm_assets.orchestration.pipeline_settings import PipelineSettings, settings_from
 from clipfarm_assets.storage.song_layout import SongLayout
-from clipfarm_assets.training.config import Settings
 from clipfarm_assets.training.song_config import SongConfig, song_config
 
 VARIABLE: Final = "CLIPFARM_SONGS_CONFIG"
@@ -25,7 +23,7 @@ _LAYOUT: Final = SongLayout()
 _KIND: Final = "type"
 
 
-class SongSettings(Settings):
+class SongSettings(PipelineSettings):
     """The deployment's setting.
 
     Attributes:
@@ -67,13 +65,7 @@ def song_settings(environ: Mapping[str, str] = os.environ) -> SongSettings:
         ValueError: It is no JSON object, a field doesn't exist, or a value isn't the field's; one
             sentence says what was expected and found.
     """
-    values = json_object(VARIABLE, environ.get(VARIABLE) or "{}")
-    settings = validated(SongSettings, values, VARIABLE)
-    try:
-        _ = settings.layout
-    except ValueError as error:
-        msg = f"{VARIABLE}: {error}"
-        raise BadSettings(msg) from None
+    settings = settings_from(environ, VARIABLE, SongSettings)
     song_config(settings.config, f"{VARIABLE}.config")
     return settings
 

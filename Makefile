@@ -54,6 +54,10 @@ ui: $(INSTALLED)
 	test -f $(DAGSTER_HOME)/dagster.yaml || cp deploy/dagster.yaml $(DAGSTER_HOME)/
 	$(BIN)/dagster dev --workspace workspace.yaml --host 127.0.0.1 --port $(PORT)
 
+# Compiled modules are kept, whatever the caller's environment says: the tests start many processes, each of
+# which would compile the package again.
+test costs demo demo-memes demo-songs ui: export PYTHONDONTWRITEBYTECODE :=
+
 # Two processes for two cores, with one torch thread each: more would only wait for each other. Files
 # stay together: their fixtures are costly. In the order of collection, slow files first: at the end
 # of a run they would have the other process wait.

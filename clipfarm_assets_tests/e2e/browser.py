@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 SCREENSHOTS_VARIABLE = "CLIPFARM_SCREENSHOTS"
-_PATIENCE = 30
+_PATIENCE = 90
 
 
 def require_chromium() -> tuple[str, str]:
@@ -121,7 +121,7 @@ def browsing(base: str):
         options.add_argument(argument)
     driver = webdriver.Chrome(options=options, service=Service(driver_path))
     try:
-        driver.set_page_load_timeout(60)
+        driver.set_page_load_timeout(120)
         page = Page(driver, base)
         page.resize(1600, 900)
         page.open("/")

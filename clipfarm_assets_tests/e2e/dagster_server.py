@@ -31,7 +31,7 @@ class Server:
         request = urllib.request.Request(
             f"{self.url}/graphql", body, {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=180) as answer:
             told = json.load(answer)
         assert "errors" not in told, told["errors"]
         return told["data"]
@@ -268,7 +268,7 @@ def serving(site: kit.Site):
         )
     server = Server(f"http://127.0.0.1:{port}", process, Path(log.name))
     try:
-        server.until("answer of the server", server._is_ready, 90)
+        server.until("answer of the server", server._is_ready, 300)
         yield server
     finally:
         kit.stop(process)

@@ -65,6 +65,8 @@ class Site:
             **kept,
             "DAGSTER_HOME": str(self.root / "dagster"),
             "CLIPFARM_STORE": str(self.root / "store"),
+            # How long the webserver waits for a run to be launched: a busy machine is no failure.
+            "DAGSTER_GRPC_TIMEOUT_SECONDS": "300",
             "CLIPFARM_ENCODERS": "demo",
             "HF_HUB_OFFLINE": "1",
             "NO_COLOR": "1",
@@ -93,7 +95,7 @@ class Site:
         home.mkdir(parents=True)
         (home / "dagster.yaml").write_bytes((REPOSITORY / "deploy" / "dagster.yaml").read_bytes())
 
-    def call(self, *command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def call(self, *command: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run ``python -m <command>`` from the checkout; output and errors together."""
         return subprocess.run(
             [sys.executable, "-m", *command],

@@ -19,7 +19,7 @@ MODULE = ("-m", "clipfarm_assets.definitions")
 DAY_1, DAY_2 = kit.DAYS
 EMBEDDINGS = tuple(f"clips/{modality}_embeddings" for modality in statuses.MODALITIES)
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from clipfarm_assets.storage.tables import parquet_to_table
 from clipfarm_assets.training.families import FAMILIES
 from clipfarm_assets_tests.e2e import kit
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 DEMO = "clipfarm_assets.demo"
 SUITE_VARIABLE = "CLIPFARM_SUITE_CONFIG"
@@ -50,7 +50,7 @@ def vectors(site):
 
 @pytest.fixture(scope="module")
 def first(site):
-    return site.call(DEMO, timeout=280)
+    return site.call(DEMO)
 
 
 def table(said, heading):
@@ -162,7 +162,7 @@ def before(first, site):
 @pytest.fixture(scope="module")
 def second(before, site):
     variables = {**site.variables, SUITE_VARIABLE: json.dumps(SMALLER_SUITE)}
-    return kit.Site(site.root, variables).call(DEMO, timeout=280)
+    return kit.Site(site.root, variables).call(DEMO)
 
 
 def test_the_second_time_computes_no_vector_again(first, before, second, site):

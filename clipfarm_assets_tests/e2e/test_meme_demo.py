@@ -13,7 +13,7 @@ from clipfarm_assets.demo.memes.edge_cases import EDGE_CASES
 from clipfarm_assets.demo.memes.run import ROWS_VARIABLE, SETS, STEPS
 from clipfarm_assets_tests.e2e import kit
 
-pytestmark = pytest.mark.timeout(330)
+pytestmark = pytest.mark.timeout(900)
 
 DEMO = "clipfarm_assets.demo.memes"
 HEAD_ALONE = json.dumps({"max_epochs": 2, "hyperparameters": {"top_layers": 0}})
@@ -30,7 +30,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def first(site):
-    return site.call(DEMO, timeout=300)
+    return site.call(DEMO)
 
 
 def table(said, heading):
@@ -90,7 +90,7 @@ def test_it_says_how_far_it_is_and_where_to_look(first, site):
 
 def test_the_second_time_makes_nothing_again(first, site):
     before = made(site)
-    second = site.call(DEMO, timeout=300)
+    second = site.call(DEMO)
     assert second.returncode == 0, second.stdout[-6000:]
     assert made(site) == before
     assert second.stdout.count("working on the memes as they are") == len(SETS)

@@ -18,13 +18,13 @@ from clipfarm_assets_tests.e2e import kit
 from clipfarm_assets_tests.e2e.browser import browsing, require_chromium
 from clipfarm_assets_tests.e2e.dagster_server import serving
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(330)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 ROWS = 96
 NAMES = sorted(key.removeprefix("memes/") for key in MEME_ASSETS)
 VERDICT = "memes/evaluation:fusion_beats_unimodal"
 PLOTS = ("confusion", "curves", "intervals", "reliability", "roc")
-_PATIENCE = 240
+_PATIENCE = 600
 
 
 @pytest.fixture(scope="module")

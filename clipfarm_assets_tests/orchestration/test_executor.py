@@ -31,7 +31,7 @@ def test_a_step_is_forked_with_the_definitions_and_the_libraries():
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -306,7 +306,7 @@ def test_a_transfer_left_open_does_not_keep_the_interpreter(tmp_path):
         next(kept)
     """
     command = [sys.executable, "-W", "error", "-c", code, str(tmp_path / "s")]
-    done = subprocess.run(command, timeout=60, check=True, capture_output=True)
+    done = subprocess.run(command, timeout=300, check=True, capture_output=True)
     assert done.stderr == b""
 
 

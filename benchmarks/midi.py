@@ -33,7 +33,7 @@ from benchmarks.common import (
     timed,
 )
 
-TARGETS: Final = {"notes": Target(5, 10), "roll": Target(2, 4), "remi": Target(2, 3)}
+TARGETS: Final = {"notes": Target(5, 10), "roll": Target(4, 6), "remi": Target(2, 3)}
 FRAMES_PER_SECOND: Final = 20
 _TICKS_PER_QUARTER: Final = 512
 _TEMPOS: Final = (250_000, 500_000, 1_000_000)

@@ -4,7 +4,10 @@
 #   make demo-memes  the meme pipeline on generated memes, beside it
 #   make demo-songs  the song pipeline on generated songs, likewise
 #   make test     the tests
+#   make test-ray the tests on a Ray cluster of two nodes here; installs the extra `ray`
 #   make costs    what a clip costs, counted: a short part of the tests
+#   make chaos    kills, faults and restarts for five minutes, and a proof that nothing was lost
+#   make fuzz     a minute of coverage-guided fuzzing a parser; installs the extra `fuzz`
 #   make check    lint + tests, as CI does
 
 PYTHON ?= python3
@@ -27,7 +30,7 @@ demo demo-memes demo-songs ui: export CLIPFARM_START_DATE := 2026-02-05
 demo demo-memes demo-songs ui: export CLIPFARM_END_DATE := 2026-02-07
 demo demo-memes demo-songs ui: export HF_HUB_OFFLINE := 1
 
-.PHONY: install demo demo-memes demo-songs ui test costs lint check clean
+.PHONY: install demo demo-memes demo-songs ui test test-ray costs chaos fuzz lint check clean
 .DEFAULT_GOAL := check
 
 install: $(INSTALLED)
@@ -56,14 +59,36 @@ ui: $(INSTALLED)
 
 # Compiled modules are kept, whatever the caller's environment says: the tests start many processes, each of
 # which would compile the package again.
-test costs demo demo-memes demo-songs ui: export PYTHONDONTWRITEBYTECODE :=
+test test-ray costs chaos demo demo-memes demo-songs ui: export PYTHONDONTWRITEBYTECODE :=
 
-# Two processes for two cores, with one torch thread each: more would only wait for each other. Files
+# Three processes for two cores, with one torch thread each: one of them mostly waits for a server. Files
 # stay together: their fixtures are costly. In the order of collection, slow files first: at the end
-# of a run they would have the other process wait.
+# of a run they would have the other processes wait.
 test: export OMP_NUM_THREADS := 1
 test: $(INSTALLED)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m 'not ray' $(PYTEST_ARGS)
+
+# A cluster is half a dozen processes a node, each of which imports much: three minutes of a core.
+# Only the files that have such tests are collected: with every library of the others loaded beside
+# Ray, the process crashed at its very end, when all had passed.
+RAY_TESTS = $(shell grep -rlE --include='test_*.py' 'mark\.ray' clipfarm_assets_tests)
+test-ray: export OMP_NUM_THREADS := 1
+test-ray: $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[ray]'
+	$(BIN)/pytest -m ray $(RAY_TESTS) $(PYTEST_ARGS)
+
+# A small one is part of `make test`; CHAOS_ARGS, e.g. '--minutes 30 --seed 8'. It needs PostgreSQL.
+CHAOS_ARGS ?=
+chaos: export OMP_NUM_THREADS := 1
+chaos: $(INSTALLED)
+	$(BIN)/python -m benchmarks.chaos $(CHAOS_ARGS)
+
+# What ends it lies in .fuzz/ as crash-…; inputs that reached new branches are kept there for the next time.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= npy npz csv parquet transcript schema_lock models_lock video_id
+fuzz: $(INSTALLED)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	set -e; for target in $(FUZZ_TARGETS); do $(BIN)/python -m clipfarm_assets_tests.fuzz $$target --seconds $(FUZZ_SECONDS); done
 
 # What a clip costs, counted (requests, forwards, decoded packets, statements), and that however the
 # work is spread the bytes are the same. A part of `make test`; by itself it takes seconds.

@@ -14,11 +14,12 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from clipfarm_assets.storage.s3 import S3Settings
+from clipfarm_assets.storage.s3_client import S3Settings
 
 BUCKET = "clipfarm-tests"
 _START_SECONDS = 60
@@ -54,9 +55,44 @@ def s3_settings() -> S3Settings:
     )
 
 
-@functools.cache
+@dataclass(frozen=True)
+class PostgresServer:
+    """A running server.
+
+    Attributes:
+        url: Of its database.
+        control: ``pg_ctl`` with the options of every command.
+        home: Its folder.
+        user: Who it runs as; None for us.
+    """
+
+    url: str
+    control: tuple[str, ...]
+    home: Path
+    user: str | None
+
+    def restart(self) -> None:
+        """Break off all connections and transactions, as a crash does, and start it again."""
+        _run([*self.control, "-m", "immediate", "stop"], self.home, self.user)
+        self.start()
+
+    def start(self) -> None:
+        """Start it; returns when it answers."""
+        _run([*self.control, "start"], self.home, self.user)
+
+    def stop(self) -> None:
+        """Stop it for good."""
+        _run([*self.control, "-m", "immediate", "stop"], self.home, self.user)
+
+
 def postgres_url() -> str:
     """URL of a PostgreSQL database. Skips where PostgreSQL is not installed, but fails on CI."""
+    return postgres_server().url
+
+
+@functools.cache
+def postgres_server() -> PostgresServer:
+    """A PostgreSQL server of this process; skips as `postgres_url`."""
     binaries = _postgres_binaries()
     if binaries is None:
         reason = "PostgreSQL is not installed: no initdb on PATH or in /usr/lib/postgresql/*/bin"
@@ -76,10 +112,16 @@ def postgres_url() -> str:
         f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home} "
         "-c fsync=off -c shared_buffers=16MB"
     )
-    control = [str(binaries / "pg_ctl"), "-D", str(data), "-w"]
-    _run([*control, "-l", str(home / "log"), "-o", options, "start"], home, user)
-    atexit.register(_run, [*control, "-m", "immediate", "stop"], home, user)
-    return f"postgresql://clipfarm@127.0.0.1:{port}/postgres"
+    control = (str(binaries / "pg_ctl"), "-D", str(data), "-w", "-l", str(home / "log"))
+    server = PostgresServer(
+        f"postgresql://clipfarm@127.0.0.1:{port}/postgres",
+        (*control, "-o", options),
+        home,
+        user,
+    )
+    server.start()
+    atexit.register(server.stop)
+    return server
 
 
 def _postgres_binaries() -> Path | None:

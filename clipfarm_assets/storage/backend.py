@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import ClassVar, Protocol
 
 from clipfarm_assets.storage.bulk import Lanes
@@ -10,10 +11,20 @@ from clipfarm_assets.storage.bulk import Lanes
 
 @dataclass(frozen=True, slots=True, order=True)
 class ObjectInfo:
-    """One listed object: its key and its size in bytes."""
+    """One listed object.
+
+    Attributes:
+        key: Names it.
+        size: In bytes.
+        modified: When it was written last, by the store's clock; None where that isn't known.
+        is_linked: Whether a folder store has it by way of a symbolic link, so that the file may
+            have another name too. Neither this nor `modified` counts where infos are compared.
+    """
 
     key: str
     size: int
+    modified: datetime | None = field(default=None, compare=False)
+    is_linked: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +35,12 @@ class ObjectHead:
         size: In bytes.
         mark: Another one each time the object is written, of equal bytes too; costs no reading, as
             a version of a folder's does.
+        modified: When it was written last, by the store's clock, maybe in whole seconds.
     """
 
     size: int
     mark: str
+    modified: datetime | None = field(default=None, compare=False)
 
 
 class Backend(Protocol):

@@ -14,4 +14,4 @@ class OutsideStore(ValueError):  # noqa: N818
 
 
 class StoreUnavailable(RuntimeError):  # noqa: N818
-    """The store as a whole cannot be used: no such bucket, no credentials, a stuck lock."""
+    """The store cannot be used: no such bucket, no rights, a stuck lock, a server that fails."""

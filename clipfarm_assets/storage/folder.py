@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import obstore
@@ -144,19 +145,22 @@ class FolderBackend:
         """See `Backend`."""
         if folder:
             self._confined(folder)
-        confined: set[str] = set()
+        linked: dict[str, bool] = {}
         for batch in obstore.list(self._store, folder or None):
             for meta in batch:
                 key: str = meta["path"]
                 if key.startswith(f"{LOCKS}/"):
                     continue
                 parent = key.rpartition("/")[0]
-                if parent not in confined:
-                    self._confined(parent)
-                    confined.add(parent)
-                if Path(self._root, key).is_symlink():
+                if parent not in linked:
+                    path = self._confined(parent)
+                    linked[parent] = os.path.realpath(path) != path
+                is_link = Path(self._root, key).is_symlink()
+                if is_link:
                     self._confined(key)
-                yield ObjectInfo(key, meta["size"])
+                yield ObjectInfo(
+                    key, meta["size"], meta["last_modified"], is_link or linked[parent]
+                )
 
     def delete(self, key: str) -> None:
         """See `Backend`."""
@@ -257,4 +261,5 @@ def _opened(path: str, flags: int = 0) -> tuple[int, os.stat_result]:
 
 def _head(found: os.stat_result) -> ObjectHead:
     """Every write makes another file, so that its number tells what the clock is too coarse for."""
-    return ObjectHead(found.st_size, f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}")
+    mark = f"{found.st_ino:x}-{found.st_mtime_ns:x}-{found.st_size:x}"
+    return ObjectHead(found.st_size, mark, datetime.fromtimestamp(found.st_mtime, UTC))

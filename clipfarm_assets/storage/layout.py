@@ -84,7 +84,20 @@ class Layout:
 
     def clip_index(self, date: str) -> str:
         """``clipfarm/index/date=<date>/clip_index.parquet``."""
-        return f"{self.prefix}/index/date={_date(date)}/clip_index.parquet"
+        return f"{self.clip_indexes_prefix()}date={_date(date)}/clip_index.parquet"
+
+    def clip_indexes_prefix(self) -> str:
+        """``clipfarm/index/``, with the trailing slash."""
+        return f"{self.prefix}/index/"
+
+    def clip_index_date(self, key: str) -> str | None:
+        """The date that `clip_index` made `key` of; None if it never makes that key."""
+        folder = key.removeprefix(f"{self.clip_indexes_prefix()}date=")
+        date = folder.removesuffix("/clip_index.parquet")
+        try:
+            return date if self.clip_index(date) == key else None
+        except ValueError:
+            return None
 
     def embedding_manifest(self, date: str) -> str:
         """``clipfarm/embeddings/manifests/date=<date>/embedding_manifest.parquet``."""
@@ -110,6 +123,10 @@ class Layout:
     def equivalence(self) -> str:
         """``clipfarm/state/equivalence.json``: where a faster precision is equivalent."""
         return f"{self.prefix}/state/equivalence.json"
+
+    def upkeep_report(self, name: str) -> str:
+        """``clipfarm/state/upkeep/<name>.json``: what was removed, and when."""
+        return check_key(f"{self.prefix}/state/upkeep/{name}.json")
 
     def schema_lock(self, strategy: Strategy) -> str:
         """``clipfarm/fused/<strategy>/schema.json``."""

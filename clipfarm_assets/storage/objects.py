@@ -19,7 +19,8 @@ from clipfarm_assets.storage.errors import (
 )
 from clipfarm_assets.storage.folder import FolderBackend
 from clipfarm_assets.storage.keys import check_key, check_prefix
-from clipfarm_assets.storage.s3 import S3Backend, S3Settings
+from clipfarm_assets.storage.s3 import S3Backend
+from clipfarm_assets.storage.s3_client import S3Settings
 
 __all__ = [
     "ObjectChanged",
@@ -340,8 +341,8 @@ class ObjectStore:
             StoreUnavailable: It does not refuse.
         """
         key = f"{check_prefix(folder)}/.probe-{uuid.uuid4().hex}"
+        version = self.swap(key, b"1", None)
         try:
-            version = self.swap(key, b"1", None)
             self.swap(key, b"2", version)
             for stale in (None, version):
                 try:

@@ -1,12 +1,10 @@
 """An S3 bucket, or a prefix of one, as an object store."""
 
-import os
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from itertools import pairwise
+from typing import Any, Final
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
@@ -15,80 +13,22 @@ from obstore.store import S3Store
 from clipfarm_assets.storage.backend import ObjectHead, ObjectInfo
 from clipfarm_assets.storage.bulk import Lanes
 from clipfarm_assets.storage.errors import ObjectChanged, ObjectExists, StoreUnavailable
+from clipfarm_assets.storage.s3_client import S3Settings, credentials, open_client
+from clipfarm_assets.storage.s3_retries import Fault, Garbled, RequestRefused, Retries
 
 # Marks who wrote an object, so that a conflict can be told from a lost answer to our own write.
-_WRITE_TOKEN = "clipfarm-write"  # noqa: S105 - the name of a header, not a secret
+_WRITE_TOKEN: Final = "clipfarm-write"  # noqa: S105 - the name of a header, not a secret
 
 # Requests wait for distance and not for the processor: their number at a time is the rate.
-_WORKERS = 96
+_WORKERS: Final = 96
 
-
-@dataclass(frozen=True, slots=True)
-class S3Settings:
-    """How to reach S3. The fields are those of dagster-aws's ``S3Resource``.
-
-    With neither keys nor `unsigned`, credentials come from boto3's chain (environment, shared
-    files, instance role), for `profile_name` if given, and are refreshed.
-
-    Attributes:
-        endpoint_url: Another server than AWS, e.g. ``http://127.0.0.1:9000``.
-        region_name: Region; by default that of the profile, else ``us-east-1``.
-        access_key_id: Explicit key, together with `secret_access_key`.
-        secret_access_key: Its secret.
-        session_token: Token of temporary keys.
-        profile_name: Profile of the shared AWS configuration.
-        retries: Repeats after server errors and lost connections.
-        unsigned: Send no credentials, for public buckets.
-        verify: Check TLS certificates.
-    """
-
-    endpoint_url: str | None = None
-    region_name: str | None = None
-    access_key_id: str | None = None
-    secret_access_key: str | None = field(default=None, repr=False)
-    session_token: str | None = field(default=None, repr=False)
-    profile_name: str | None = None
-    retries: int = 5
-    unsigned: bool = False
-    verify: bool = True
-
-    def __post_init__(self) -> None:
-        """Refuse settings that contradict themselves or would put a secret into the store's name.
-
-        Raises:
-            ValueError: One sentence naming the field.
-        """
-        if (self.access_key_id is None) != (self.secret_access_key is None):
-            raise ValueError("S3 access_key_id and secret_access_key must be given together")
-        if self.session_token is not None and self.access_key_id is None:
-            raise ValueError("S3 session_token belongs to an access_key_id, and none is given")
-        if self.access_key_id is not None and (self.profile_name is not None or self.unsigned):
-            raise ValueError("S3 access_key_id excludes profile_name and unsigned: give one")
-        if self.retries < 0:
-            raise ValueError(f"S3 retries must be 0 or more, not {self.retries}")
-        if self.endpoint_url is not None:
-            _check_endpoint(self.endpoint_url)
-
-    @property
-    def allow_http(self) -> bool:
-        """Whether the endpoint is plain http; never so for AWS itself."""
-        return self.endpoint_url is not None and urlsplit(self.endpoint_url).scheme == "http"
-
-    def resolved(self) -> "S3Settings":
-        """With the endpoint that the AWS environment variables name, if none is set here."""
-        if self.endpoint_url is not None:
-            return self
-        found = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        return replace(self, endpoint_url=found) if found else self
-
-
-def _check_endpoint(url: str) -> None:
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
-        raise ValueError("S3 endpoint_url must not contain a user or password")
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        msg = f"S3 endpoint_url must look like https://host[:port], not {url!r}"
-        raise ValueError(msg)
+# What one request reads: at the default timeout, lines of 1.1 MB/s suffice.
+_PART_BYTES: Final = 64 << 20
+# Writes above this go in parts, where they have no condition.
+_WHOLE_BYTES: Final = 5 << 20
+_PAGE: Final = 1000
+# How often an object may change while its parts are read.
+_REWRITTEN_TIMES: Final = 5
 
 
 class S3Backend:
@@ -96,142 +36,179 @@ class S3Backend:
 
     def __init__(self, bucket: str, prefix: str, settings: S3Settings) -> None:
         """Open the bucket without contacting it."""
-        self._bucket = bucket
-        config: dict[str, Any] = {"skip_signature": settings.unsigned}
+        place = f"s3://{bucket}/{prefix}".rstrip("/")
         if settings.endpoint_url is not None:
-            # The service-specific option, because its environment variable outranks "endpoint".
-            config["aws_endpoint_url_s3"] = settings.endpoint_url.rstrip("/")
-        provider = None if settings.unsigned else _credentials(settings)
-        region = settings.region_name or getattr(provider, "config", {}).get("region")
-        if region is not None:
-            config["region"] = region
-        self._store = S3Store(
-            bucket,
-            prefix=prefix or None,
-            config=config,
-            credential_provider=provider,
-            client_options={
-                "allow_http": settings.allow_http,
-                "allow_invalid_certificates": not settings.verify,
-            },
-            retry_config={"max_retries": settings.retries},
-        )
+            place += f"?endpoint={settings.endpoint_url.rstrip('/')}"
+        self._retries = Retries(place, bucket, settings.retries, settings.retry_seconds)
+        provider = None if settings.unsigned else credentials(settings)
+        self._open = partial(open_client, bucket, prefix, settings, provider)
+        self._store = self._open(retries=0)
+
+    @cached_property
+    def _in_parts(self) -> S3Store:
+        """A client that repeats requests itself: each part of a large object by its own."""
+        return self._open()
+
+    @property
+    def repeated(self) -> int:
+        """Requests that were repeated so far, but for parts of large objects that are written."""
+        return self._retries.repeated
 
     def get(self, key: str) -> bytes:
         """See `Backend`."""
-        with self._bucket_checked():
-            return bytes(obstore.get(self._store, key).bytes())
+        return self.get_versioned(key)[0]
 
     def get_tail(self, key: str, length: int) -> bytes:
         """See `Backend`."""
-        try:
+
+        def request() -> bytes:
             tail = obstore.get(self._store, key, options={"range": {"suffix": length}})
+            _etag(tail.meta)
             return bytes(tail.bytes())
-        except (FileNotFoundError, BaseError):
+
+        try:
+            return self._retries.call("GET", key, request)
+        except RequestRefused:
             # An empty object has no range to give, and some servers know no ranges. Whatever else
             # it was happens again here.
             return self.get(key)[-length:]
 
     def head(self, key: str) -> ObjectHead:
         """See `Backend`."""
-        with self._bucket_checked():
+
+        def request() -> ObjectHead:
             found = obstore.head(self._store, key)
-            return ObjectHead(found["size"], self._etag(key, found["e_tag"]))
+            return ObjectHead(found["size"], _etag(found), found["last_modified"])
+
+        return self._retries.call("HEAD", key, request)
 
     def get_range(self, key: str, start: int, length: int, mark: str | None) -> bytes:
         """See `Backend`."""
-        with self._bucket_checked():
-            try:
-                part = obstore.get(self._store, key, options={"range": (start, start + length)})
-            except FileNotFoundError:
-                raise
-            except BaseError:
-                # A range beyond the end is an error of the server, told as any other.
-                if start < self.head(key).size:
-                    raise
-                return b""
+
+        def request() -> bytes:
+            part = obstore.get(self._store, key, options={"range": (start, start + length)})
             # Compared here: some servers know no conditions of reading.
-            if mark is not None and part.meta["e_tag"] != mark:
+            if _etag(part.meta) != mark and mark is not None:
                 raise ObjectChanged(key)
             return bytes(part.bytes())
 
+        try:
+            return self._retries.call("GET", key, request)
+        except RequestRefused:
+            # A range beyond the end is an error of the server, told as any other.
+            if start >= self.head(key).size:
+                return b""
+        # It is there: what refused may have been a proxy's page, which is no part of anything.
+        return self._retries.call("GET", key, request)
+
     def get_versioned(self, key: str) -> tuple[bytes, str]:
-        """See `Backend`."""
-        with self._bucket_checked():
+        """See `Backend`.
+
+        A large object is read in parts, each repeated by its own: within the time of one request,
+        it might never come through as a whole.
+        """
+
+        def request() -> tuple[bytes | int, str]:
             result = obstore.get(self._store, key)
-            return bytes(result.bytes()), self._etag(key, result.meta["e_tag"])
+            meta = result.meta
+            etag, size = _etag(meta), meta["size"]
+            return (size if size > _PART_BYTES else bytes(result.bytes())), etag
+
+        for _ in range(_REWRITTEN_TIMES):
+            found, etag = self._retries.call("GET", key, request)
+            if isinstance(found, bytes):
+                return found, etag
+            try:
+                parts = [
+                    self.get_range(key, start, min(_PART_BYTES, found - start), etag)
+                    for start in range(0, found, _PART_BYTES)
+                ]
+            except ObjectChanged:
+                continue
+            return b"".join(parts), etag
+        msg = f"{key} was written again each of {_REWRITTEN_TIMES} times that it was read in parts"
+        raise ObjectChanged(msg)
 
     def version(self, key: str) -> str:
         """See `Backend`."""
-        with self._bucket_checked():
-            return self._etag(key, obstore.head(self._store, key)["e_tag"])
+        return self.head(key).mark
 
     def put(self, key: str, data: bytes) -> None:
         """See `Backend`."""
-        with self._bucket_checked():
-            obstore.put(self._store, key, data)
+        store = self._store if len(data) <= _WHOLE_BYTES else self._in_parts
+        request = partial(obstore.put, store, key, data, chunk_size=_WHOLE_BYTES)
+        self._retries.call("PUT", key, request, writes=True)
 
     def create(self, key: str, data: bytes) -> None:
         """See `Backend`."""
-        with self._bucket_checked():
-            try:
-                obstore.put(self._store, key, data, mode="create")
-            except AlreadyExistsError as error:
-                raise ObjectExists(key) from error
+        request = partial(obstore.put, self._store, key, data, mode="create")
+        try:
+            self._retries.call("conditional PUT", key, request, writes=True, conditional=True)
+        except AlreadyExistsError as error:
+            raise ObjectExists(key) from error
 
     def swap(self, key: str, data: bytes, expected: str | None) -> str:
         """See `Backend`.
 
-        A write whose answer got lost is repeated by the client and then meets its own result as a
-        conflict. So each write carries a token: found on the object, the swap did happen.
+        A write whose answer got lost is repeated and then meets its own result as a conflict. So
+        each write carries a token: found on the object, the swap did happen.
         """
         token = uuid.uuid4().hex
         mode = "create" if expected is None else {"e_tag": expected}
-        with self._bucket_checked():
-            try:
-                result = obstore.put(
-                    self._store, key, data, mode=mode, attributes={_WRITE_TOKEN: token}
-                )
-            except (AlreadyExistsError, PreconditionError) as error:
-                found = self._written_by(key, token)
-                if found is None:
-                    raise ObjectChanged(key) from error
-                return found
-            return self._etag(key, result["e_tag"])
+
+        def request() -> str:
+            marked = {_WRITE_TOKEN: token}
+            result = obstore.put(self._store, key, data, mode=mode, attributes=marked)
+            return _etag(result)
+
+        try:
+            return self._retries.call(
+                "conditional PUT", key, request, writes=True, conditional=True
+            )
+        except (AlreadyExistsError, PreconditionError) as error:
+            found = self._written_by(key, token)
+            if found is None:
+                raise ObjectChanged(key) from error
+            return found
 
     def _written_by(self, key: str, token: str) -> str | None:
         """The version of `key` if the write marked `token` made it."""
-        try:
+
+        def request() -> str | None:
             result = obstore.get(self._store, key, options={"head": True})
+            etag = _etag(result.meta)
+            return etag if result.attributes.get(_WRITE_TOKEN) == token else None
+
+        try:
+            return self._retries.call("HEAD", key, request)
         except FileNotFoundError:
             return None
-        if result.attributes.get(_WRITE_TOKEN) != token:
-            return None
-        return self._etag(key, result.meta["e_tag"])
 
     def exists(self, key: str) -> bool:
         """See `Backend`."""
         try:
-            obstore.head(self._store, key)
+            self.head(key)
         except FileNotFoundError:
             return False
         return True
 
     def list(self, folder: str) -> Iterator[ObjectInfo]:
         """See `Backend`."""
-        with self._bucket_checked():
-            for batch in obstore.list(self._store, folder or None, chunk_size=1000):
-                for meta in batch:
-                    yield ObjectInfo(meta["path"], meta["size"])
+        pages = _Pages(self._store, folder)
+        while page := self._retries.call("list", folder or "everything", pages.next):
+            yield from page
 
     def delete(self, key: str) -> None:
         """See `Backend`."""
-        with self._bucket_checked():
+
+        def request() -> None:
             try:
                 obstore.delete(self._store, key)
-            except FileNotFoundError as error:
-                if "<Code>NoSuchBucket</Code>" in str(error):
+            except FileNotFoundError as error:  # some servers tell
+                if Fault.of(error).is_of_bucket:
                     raise
+
+        self._retries.call("DELETE", key, request, writes=True)
 
     def read_lanes(self, workers: int | None) -> Lanes:
         """See `Backend`."""
@@ -249,50 +226,51 @@ class S3Backend:
         """See `Backend`."""
         return self.put
 
-    @contextmanager
-    def _bucket_checked(self) -> Iterator[None]:
-        """Tell a missing bucket from a missing object: S3 answers 404 to both."""
+
+class _Pages:
+    """A listing that goes on after the last key it gave when one of its pages failed."""
+
+    def __init__(self, store: S3Store, folder: str) -> None:
+        self._store, self._folder = store, folder or None
+        self._stream: Iterator[Sequence[Mapping[str, Any]]] | None = None
+        self._last: str | None = None
+        self._sorted = True
+
+    def next(self) -> list[ObjectInfo]:
+        """Some objects more; none at the end."""
+        if self._stream is None:
+            if not self._sorted:
+                msg = (
+                    f"this S3 server lists keys in no order, so the listing of {self._folder!r}, "
+                    "which broke off, cannot go on: start again"
+                )
+                raise StoreUnavailable(msg)
+            self._stream = iter(
+                obstore.list(self._store, self._folder, offset=self._last, chunk_size=_PAGE)
+            )
         try:
-            yield
-        except (FileNotFoundError, BaseError) as error:
-            if "<Code>NoSuchBucket</Code>" not in str(error):
-                raise
-            msg = f"there is no bucket {self._bucket!r}; create it or correct the store's url"
-            raise StoreUnavailable(msg) from error
+            page = [
+                ObjectInfo(meta["path"], meta["size"], meta["last_modified"])
+                for meta in next(self._stream, ())
+            ]
+        except (FileNotFoundError, BaseError):
+            self._stream = None
+            raise
+        keys = [info.key for info in page]
+        if self._last is not None:
+            keys.insert(0, self._last)
+        self._sorted = self._sorted and all(a < b for a, b in pairwise(keys))
+        self._last = keys[-1] if keys else None
+        return page
 
-    def _etag(self, key: str, etag: str | None) -> str:
-        if etag is None:
-            msg = f"the server sent no ETag for {key} in bucket {self._bucket!r}; it cannot swap"
-            raise StoreUnavailable(msg)
-        return etag
 
+def _etag(meta: Mapping[str, Any]) -> str:
+    """The version that an answer tells.
 
-def _credentials(settings: S3Settings) -> Callable[[], Any]:
-    """What obstore asks for credentials.
-
-    Explicit keys too go through a provider: as options they would be completed from the
-    environment, e.g. by the session token of other keys.
+    Raises:
+        Garbled: It tells none, as a proxy's own pages don't.
     """
-    if settings.access_key_id is not None:
-        fixed = {
-            "access_key_id": settings.access_key_id,
-            "secret_access_key": settings.secret_access_key,
-            "token": settings.session_token,
-            "expires_at": None,
-        }
-        return lambda: fixed
-    import boto3
-    from botocore.exceptions import BotoCoreError
-    from obstore.auth.boto3 import Boto3CredentialProvider
-
-    try:
-        session = boto3.Session(
-            profile_name=settings.profile_name, region_name=settings.region_name
-        )
-        return Boto3CredentialProvider(session)  # type: ignore[no-any-return]
-    except (BotoCoreError, ValueError) as error:
-        msg = (
-            f"no S3 credentials (profile {settings.profile_name!r}): {error}; set "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or name a profile that has them"
-        )
-        raise StoreUnavailable(msg) from error
+    etag = meta["e_tag"]
+    if not isinstance(etag, str):
+        raise Garbled("an answer without an ETag, which no S3 server gives")
+    return etag

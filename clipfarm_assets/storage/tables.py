@@ -16,6 +16,8 @@ CHUNK_ROWS: Final = 1 << 17
 
 # pyarrow's own bound of a row group; written down because files made in pieces keep to it too.
 _GROUP_ROWS: Final = 1 << 20
+# The last: names of columns in another encoding than the format's.
+_UNREADABLE: Final = (pa.ArrowException, OSError, UnicodeDecodeError)
 _TAIL_BYTES: Final = 1 << 19
 _MAGIC: Final = b"PAR1"
 
@@ -118,7 +120,7 @@ def parquet_to_table(
             )
             raise BadTable(msg)
         table = file.read(columns=schema.names)
-    except (pa.ArrowException, OSError) as error:
+    except _UNREADABLE as error:
         msg = f"not a readable parquet file: {error}"
         raise BadTable(msg) from error
     columns = [_column(table.column(field.name), field) for field in schema]
@@ -134,7 +136,7 @@ def parquet_to_chunks(data: bytes) -> Iterator[pa.Table]:
     try:
         for batch in _opened(data, MAX_ROWS).iter_batches(CHUNK_ROWS):
             yield pa.Table.from_batches([batch])
-    except (pa.ArrowException, OSError) as error:
+    except _UNREADABLE as error:
         msg = f"not a readable parquet file: {error}"
         raise BadTable(msg) from error
 
@@ -162,7 +164,7 @@ def parquet_footer(tail: Callable[[int], bytes]) -> Footer:
         length = needed
     try:
         found = pq.read_metadata(pa.BufferReader(data))
-    except (pa.ArrowException, OSError) as error:
+    except _UNREADABLE as error:
         msg = f"not a readable parquet file: {error}"
         raise BadTable(msg) from error
     return Footer(found.num_rows, found.metadata or {})

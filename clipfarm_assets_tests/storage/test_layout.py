@@ -169,3 +169,21 @@ def test_keys_that_no_shard_has_are_none(key):
 
 def test_dates_are_those_of_the_calendar():
     assert Layout().clip_index(dt.date(2024, 2, 29).isoformat()).split("/")[2] == "date=2024-02-29"
+
+
+@pytest.mark.parametrize("prefix", ["clipfarm", "other/place"])
+def test_the_date_of_an_index_is_read_from_its_key_and_from_no_other(prefix):
+    layout = Layout(prefix=prefix)
+    key = layout.clip_index("2026-02-05")
+    assert key.startswith(layout.clip_indexes_prefix())
+    assert layout.clip_index_date(key) == "2026-02-05"
+    folder = layout.clip_indexes_prefix()
+    for other in (
+        f"{folder}date=2026-02-30/clip_index.parquet",
+        f"{folder}date=2026-02-05/other.parquet",
+        f"{folder}2026-02-05/clip_index.parquet",
+        f"{folder}date=20260205/clip_index.parquet",
+        f"elsewhere/{key}",
+        "",
+    ):
+        assert layout.clip_index_date(other) is None

@@ -5,37 +5,74 @@ import time
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.schema import CreateTable
 
-from clipfarm_assets.ledger.schema import METADATA
+from clipfarm_assets.ledger.head import bring_to_head
 
 _BUSY_SECONDS = 60
 _BUSY_POLL_SECONDS = 0.01
-# Any constant: it keeps two processes from creating the tables at once.
-_CREATE_LOCK = 0x636C6970
+
+
+def database_url(text: str) -> sa.URL:
+    """The url of a ledger's database, with the driver that is used.
+
+    Args:
+        text: ``sqlite:///path`` or ``postgresql://user:password@host/database``.
+
+    Raises:
+        ValueError: Neither of the two, or a SQLite database in memory.
+    """
+    if text.startswith("postgres://"):
+        text = text.replace("postgres://", "postgresql://", 1)
+    try:
+        url = sa.make_url(text)
+    except sa.exc.ArgumentError:
+        raise ValueError(
+            "the ledger's database url is not one: expected sqlite:///path or "
+            "postgresql://user:password@host/database"
+        ) from None  # the message of the cause holds the url, and that a password
+    backend = url.get_backend_name()
+    if backend == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    if backend != "sqlite":
+        msg = f"a ledger lives in SQLite or PostgreSQL, not in {backend!r}"
+        raise ValueError(msg)
+    if url.database in {None, "", ":memory:"} or url.query:
+        raise ValueError("a SQLite ledger needs a file: sqlite:///path/ledger.sqlite")
+    return url
 
 
 def open_engine(url: sa.URL) -> sa.Engine:
-    """Connections to the ledger's database, whose tables exist.
+    """Connections to the ledger's database, whose tables exist and are at head.
 
     Raises:
         RuntimeError: psycopg isn't installed, or SQLite can't keep a log beside its file.
+        NewerSchema: A later version of this code made the tables.
+        OutdatedSchema: They have to be migrated, and this role may not.
+    """
+    engine = make_engine(url)
+    try:
+        bring_to_head(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return engine
+
+
+def make_engine(url: sa.URL) -> sa.Engine:
+    """Connections to a database, whatever is in it; the folder of a SQLite file is made.
+
+    Raises:
+        RuntimeError: As `open_engine`.
     """
     if url.get_backend_name() == "postgresql":
         try:
-            engine = sa.create_engine(url, pool_pre_ping=True)
+            return sa.create_engine(url, pool_pre_ping=True)
         except ModuleNotFoundError as error:
-            msg = "a PostgreSQL ledger needs psycopg: pip install 'clipfarm-assets[postgres]'"
+            msg = "a PostgreSQL ledger needs psycopg: run pip install '.[postgres]' in the checkout"
             raise RuntimeError(msg) from error
-    else:
-        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
-        sa.event.listen(engine, "connect", _set_pragmas)
-    with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATE_LOCK)))
-        for table in METADATA.sorted_tables:
-            connection.execute(CreateTable(table, if_not_exists=True))
+    Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+    engine = sa.create_engine(url, connect_args={"timeout": _BUSY_SECONDS})
+    sa.event.listen(engine, "connect", _set_pragmas)
     return engine
 
 

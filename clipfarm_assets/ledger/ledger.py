@@ -3,38 +3,30 @@
 import json
 import os
 import threading
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain, islice
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from clipfarm_assets.ledger.engine import open_engine
+from clipfarm_assets.contracts.statuses import FORGOTTEN
+from clipfarm_assets.ledger import engine, item_rows, leases
+from clipfarm_assets.ledger.item_rows import COLUMNS, FIELDS, ITEM_COLUMNS, KEY, ROWS_FETCHED
+from clipfarm_assets.ledger.refusals import told_in_a_sentence
 from clipfarm_assets.ledger.rules import newest
-from clipfarm_assets.ledger.schema import (
-    ITEMS,
-    MERGED,
-    METADATA,
-    PUBLISHED,
-    Item,
-    microseconds,
-)
+from clipfarm_assets.ledger.schema import ITEMS, MERGED, METADATA, PUBLISHED, Item
 
 _T = TypeVar("_T")
 
 _IDS_PER_QUERY = 10_000
 _ROWS_PER_STATEMENT = 5000
-_ROWS_FETCHED = 1000
 # Keeps sums of microseconds over many rows within 64 bits; 35 minutes.
 _MARK_MODULUS = 2**31
-_KEY = ("store_id", "stage", "video_id")
-_FIELDS = tuple(column.name for column in ITEMS.columns if column.name not in _KEY)
-_COLUMNS = (*_KEY, *_FIELDS)
-_ITEM_COLUMNS = tuple(ITEMS.c[name] for name in Item.__slots__)  # `details`, as JSON, is the last
-_TO_JSON = json.JSONEncoder(sort_keys=True, allow_nan=False).encode
+# Written out: statements have the values of a row as parameters, and no others.
+_FORGOTTEN = sa.literal_column(f"'{FORGOTTEN}'", sa.Text)
 
 
 class Ledger:
@@ -64,24 +56,7 @@ class Ledger:
         Raises:
             ValueError: Neither of the two, or a SQLite database in memory.
         """
-        if database_url.startswith("postgres://"):
-            database_url = database_url.replace("postgres://", "postgresql://", 1)
-        try:
-            url = sa.make_url(database_url)
-        except sa.exc.ArgumentError:
-            raise ValueError(
-                "the ledger's database url is not one: expected sqlite:///path or "
-                "postgresql://user:password@host/database"
-            ) from None  # the message of the cause holds the url, and that a password
-        backend = url.get_backend_name()
-        if backend == "postgresql":
-            url = url.set(drivername="postgresql+psycopg")
-        elif backend != "sqlite":
-            msg = f"a ledger lives in SQLite or PostgreSQL, not in {backend!r}"
-            raise ValueError(msg)
-        elif url.database in {None, "", ":memory:"} or url.query:
-            raise ValueError("a SQLite ledger needs a file: sqlite:///path/ledger.sqlite")
-        return cls(url, store_id)
+        return cls(engine.database_url(database_url), store_id)
 
     def __repr__(self) -> str:
         """The database, without its password, and the store."""
@@ -111,11 +86,11 @@ class Ledger:
         """States by video_id: of all items of a stage, or of those asked for that have one."""
         with self._begin() as connection:
             if video_ids is None:
-                items = _items(connection.execute(self._states(stage)))
+                items = item_rows.read(connection.execute(self._states(stage)))
                 return {item.video_id: item for item in items}
             found: dict[str, Item] = {}
             for chunk in _chunks(video_ids, _IDS_PER_QUERY):
-                items = _items(connection.execute(self._states(stage, self._among(chunk))))
+                items = item_rows.read(connection.execute(self._states(stage, self._among(chunk))))
                 found.update((item.video_id, item) for item in items)
             return found
 
@@ -129,8 +104,8 @@ class Ledger:
         if self._url.get_backend_name() == "postgresql":
             order = sa.collate(ITEMS.c.video_id, "C")  # else that of the database's language
         with self._begin() as connection:
-            connection.execution_options(yield_per=_ROWS_FETCHED)
-            yield from _items(connection.execute(self._states(stage).order_by(order)))
+            connection.execution_options(yield_per=ROWS_FETCHED)
+            yield from item_rows.read(connection.execute(self._states(stage).order_by(order)))
 
     def columns(
         self, stage: str, video_ids: Collection[str], *names: str
@@ -149,28 +124,56 @@ class Ledger:
         with self._begin() as connection:
             for chunk in _chunks(video_ids, _IDS_PER_QUERY):
                 rows = connection.execute(query.where(self._among(chunk)))
-                found.update((row[0], row[1:]) for row in _fetched(rows))
+                found.update((row[0], row[1:]) for row in item_rows.fetched(rows))
         return found
 
-    def commit(self, stage: str, items: Iterable[Item]) -> None:
+    def commit(
+        self, stage: str, items: Iterable[Item], *, lease: leases.Lease | None = None
+    ) -> None:
         """Write states, replacing older ones of the same clips: all of them or none.
+
+        Only that a clip is forgotten is not replaced: a run may not have known it yet.
+
+        Args:
+            stage: Of which stage.
+            items: The states.
+            lease: What the work was done under: nothing is written if somebody has taken it since.
 
         Raises:
             ValueError: Two states of one clip, text that PostgreSQL cannot hold, or a number in
                 the details that JSON cannot.
+            LeaseLost: Another run has the lease now.
         """
-        rows = self._rows(stage, items)
+        rows = item_rows.rows_of(self._store_id, stage, items)
         if not rows:
             return
         insert = self._insert(ITEMS)
-        excluded = {name: insert.excluded[name] for name in _FIELDS}
-        statement = insert.on_conflict_do_update(index_elements=_KEY, set_=excluded)
-        self._execute(statement, rows)
+        excluded = {name: insert.excluded[name] for name in FIELDS}
+        statement = insert.on_conflict_do_update(
+            index_elements=KEY, set_=excluded, where=ITEMS.c.status != _FORGOTTEN
+        )
+        self._execute(statement, rows, lease)
 
-    def commit_newer(self, stage: str, items: Iterable[Item]) -> int:
+    def commit_newer(
+        self,
+        stage: str,
+        items: Iterable[Item],
+        *,
+        instead_of: str | None = None,
+        lease: leases.Lease | None = None,
+    ) -> int:
         """Write the states that are newer than those kept (`rules.newest`); their number.
 
         A state that another process commits meanwhile is overwritten only by one as new.
+
+        Args:
+            stage: Of which stage.
+            items: The states.
+            instead_of: Replace only states that have this ``artifact_key`` at that moment.
+            lease: As in `commit`.
+
+        Raises:
+            ValueError, LeaseLost: See `commit`.
         """
         offered = list(items)
         known = self.rows(stage, [item.video_id for item in offered])
@@ -180,18 +183,50 @@ class Ledger:
             if (old := known.get(item.video_id)) is None
             or (item != old and newest(old, item) is item)
         ]
-        rows = self._rows(stage, newer)
+        rows = item_rows.rows_of(self._store_id, stage, newer)
         if not rows:
             return 0
         insert = self._insert(ITEMS)
-        excluded = {name: insert.excluded[name] for name in _FIELDS}
-        statement = insert.on_conflict_do_update(
-            index_elements=_KEY,
-            set_=excluded,
-            where=insert.excluded.processed_us >= ITEMS.c.processed_us,
-        )
-        self._execute(statement, rows)
+        excluded = {name: insert.excluded[name] for name in FIELDS}
+        is_newer = insert.excluded.processed_us >= ITEMS.c.processed_us
+        where = (is_newer & (ITEMS.c.status != _FORGOTTEN)) | (insert.excluded.status == _FORGOTTEN)
+        names = COLUMNS
+        if instead_of is not None:
+            where &= ITEMS.c.artifact_key == sa.bindparam("instead_of", type_=sa.Text)
+            names, rows = (*COLUMNS, "instead_of"), [(*row, instead_of) for row in rows]
+        statement = insert.on_conflict_do_update(index_elements=KEY, set_=excluded, where=where)
+        self._execute(statement, rows, lease, names)
         return len(newer)
+
+    def lease(
+        self,
+        scope: str,
+        *,
+        ttl_seconds: float = leases.TTL_SECONDS,
+        wait_seconds: float = leases.WAIT_SECONDS,
+        say: Callable[[str], None] | None = None,
+        run_id: str = "",
+    ) -> AbstractContextManager[leases.Lease]:
+        """For the time of a ``with`` block, to be the only one who works on `scope`.
+
+        Args:
+            scope: What is worked on, e.g. ``video_embedding/2026-02-05``; any text.
+            ttl_seconds: Others may take it so long after this process was last heard of. A process
+                of this machine that is no more is found out at once.
+            wait_seconds: How long to wait for whoever has it; 0 for not at all.
+            say: Told once, if it has to be waited for, who has it, since when and until when.
+            run_id: Named to those who wait.
+
+        Raises:
+            LeaseHeld: Somebody else has it, for longer than `wait_seconds`.
+        """
+        place = leases.Place(self._begin, self._store_id, scope)
+        return leases.hold(place, ttl_seconds, wait_seconds, say or _silent, run_id)
+
+    def held_leases(self) -> list[leases.HeldLease]:
+        """The leases that somebody has at the moment, sorted by scope."""
+        with self._begin() as connection:
+            return leases.held(connection, self._store_id)
 
     def counts(self, stage: str) -> dict[str, int]:
         """Number of items by status, sorted by status."""
@@ -217,7 +252,17 @@ class Ledger:
             .limit(1)
         )
         with self._begin() as connection:
-            return next(_items(connection.execute(query)), None)
+            return next(item_rows.read(connection.execute(query)), None)
+
+    def ids_of_status(self, stage: str, statuses: Collection[str]) -> list[str]:
+        """The clips whose state is one of those statuses, sorted."""
+        query = sa.select(ITEMS.c.video_id).where(
+            ITEMS.c.store_id == self._store_id,
+            ITEMS.c.stage == stage,
+            ITEMS.c.status.in_(sorted(statuses)),
+        )
+        with self._begin() as connection:
+            return sorted(connection.execute(query).scalars())
 
     def unversioned(self, stage: str, status: str, limit: int) -> list[str]:
         """The smallest ids of items of that status made by something that recorded no version."""
@@ -282,26 +327,32 @@ class Ledger:
             connection.execute(statement)
 
     def _execute(
-        self, statement: postgresql.Insert | sqlite.Insert, rows: Sequence[tuple[Any, ...]]
+        self,
+        statement: postgresql.Insert | sqlite.Insert,
+        rows: Sequence[tuple[Any, ...]],
+        lease: leases.Lease | None = None,
+        names: Sequence[str] = COLUMNS,
     ) -> None:
-        """Once a row of `_COLUMNS`, in one transaction.
+        """Once a row, in one transaction; `names` are its parameters, in their order in the text.
 
         The driver gets them as they are: SQLAlchemy looks at each value of each row, which takes as
         long as writing it.
         """
         with self._begin() as connection:
+            if lease is not None:
+                lease.confirm(connection)
             dialect = connection.dialect
-            sql = str(statement.compile(dialect=dialect, column_keys=_COLUMNS))
+            sql = str(statement.compile(dialect=dialect, column_keys=COLUMNS))
             for chunk in _chunks(rows, _ROWS_PER_STATEMENT):
                 if dialect.positional:
                     connection.exec_driver_sql(sql, chunk)
                 else:
-                    named = [dict(zip(_COLUMNS, row, strict=True)) for row in chunk]
+                    named = [dict(zip(names, row, strict=True)) for row in chunk]
                     connection.exec_driver_sql(sql, named)
 
     def _states(self, stage: str, *conditions: sa.ColumnElement[bool]) -> sa.Select[Any]:
         """The query for a stage's states."""
-        return sa.select(*_ITEM_COLUMNS).where(
+        return sa.select(*ITEM_COLUMNS).where(
             ITEMS.c.store_id == self._store_id, ITEMS.c.stage == stage, *conditions
         )
 
@@ -316,40 +367,6 @@ class Ledger:
         each = sa.func.json_each(json.dumps(list(video_ids))).table_valued("value")
         return ITEMS.c.video_id.in_(sa.select(each.c.value))
 
-    def _rows(self, stage: str, items: Iterable[Item]) -> list[tuple[Any, ...]]:
-        """Rows in order of their key: writers that lock rows in one order cannot deadlock."""
-        rows: dict[str, tuple[Any, ...]] = {}
-        for item in items:
-            if item.video_id in rows:
-                msg = f"two states of {item.video_id!r} in one commit of {stage}: which one holds?"
-                raise ValueError(msg)
-            details = _TO_JSON(dict(item.details))
-            moment = microseconds(item.processed_at)
-            # A tuple in the order of the columns: as mappings rows take twice the time.
-            row = (
-                self._store_id,
-                stage,
-                item.video_id,
-                item.source_hash,
-                item.processed_at,
-                moment,
-                item.status,
-                item.error,
-                item.artifact_key,
-                item.vector_id,
-                item.retry_count,
-                item.version,
-                item.content_sha256,
-                details,
-            )
-            if not _storable("".join([value for value in row if isinstance(value, str)])):
-                held = dict(zip(_COLUMNS, row, strict=True))
-                name = next(n for n, v in held.items() if isinstance(v, str) and not _storable(v))
-                msg = f"{name} of {item.video_id!r} in {stage} holds a NUL or a lone surrogate"
-                raise ValueError(msg)
-            rows[item.video_id] = row
-        return [rows[video_id] for video_id in sorted(rows)]
-
     def _insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
         if self._url.get_backend_name() == "postgresql":
             return postgresql.insert(table)
@@ -363,33 +380,15 @@ class Ledger:
                 self._engine.dispose(close=False)  # the connections are the parent's
                 self._engine = None
             if self._engine is None:
-                self._engine = open_engine(self._url)
+                self._engine = engine.open_engine(self._url)
                 self._pid = os.getpid()
-            engine = self._engine
-        with engine.begin() as connection:
+            opened = self._engine
+        with told_in_a_sentence(), opened.begin() as connection:
             yield connection
 
 
-def _fetched(result: sa.Result[Any]) -> Iterator[sa.Row[Any]]:
-    """The rows, fetched many at a time: one by one costs as much as making them."""
-    return chain.from_iterable(result.partitions(_ROWS_FETCHED))
-
-
-def _items(result: sa.Result[Any]) -> Iterator[Item]:
-    """Rows of `_ITEM_COLUMNS` as items."""
-    for row in _fetched(result):
-        values: tuple[Any, ...] = (*row[:-1], json.loads(row[-1]))
-        yield Item(*values)
-
-
-def _storable(text: str) -> bool:
-    if text.isascii():
-        return "\x00" not in text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\x00" not in text
+def _silent(_line: str) -> None:
+    """Say nothing."""
 
 
 def _chunks(values: Iterable[_T], size: int) -> Iterator[Sequence[_T]]:

@@ -9,7 +9,7 @@ import datetime as dt
 import json
 from collections.abc import Collection, Mapping
 
-from clipfarm_assets.contracts.statuses import FAIL, FAIL_TERMINAL, WAITING
+from clipfarm_assets.contracts.statuses import FAIL, FAIL_TERMINAL, FORGOTTEN, WAITING
 from clipfarm_assets.ledger.schema import Item, Scalar, microseconds, timestamp
 
 MAX_ERROR_LENGTH = 2000
@@ -33,10 +33,13 @@ def delta_reason(
             item without a version counts as is the caller's decision.
 
     Returns:
-        ``new``, ``source_changed``, ``unfinished``, ``version_changed`` or None.
+        ``new``, ``source_changed``, ``unfinished``, ``version_changed`` or None. Of a forgotten
+        item always None.
     """
     if previous is None:
         return "new"
+    if is_forgotten(previous):
+        return None
     if previous.source_hash != source_hash:
         return "source_changed"
     if previous.status not in terminal:
@@ -44,6 +47,11 @@ def delta_reason(
     if version is not None and previous.version is not None and previous.version != version:
         return "version_changed"
     return None
+
+
+def is_forgotten(previous: Item | None) -> bool:
+    """Whether the item's clip was removed for good."""
+    return previous is not None and previous.status == FORGOTTEN
 
 
 def is_outdated(previous: Item | None, captured_at: str) -> bool:
@@ -141,8 +149,11 @@ def newest(first: Item, second: Item) -> Item:
     """The later of two states of one item.
 
     Order by `processed_at` as a time, one that cannot be parsed being oldest. On a tie the order
-    of the remaining fields decides, so that everyone who merges comes to the same result.
+    of the remaining fields decides, so that everyone who merges comes to the same result. A
+    forgotten item stays so, whatever a run that did not know it yet wrote later.
     """
+    if is_forgotten(first) != is_forgotten(second):
+        return first if is_forgotten(first) else second
     one, other = microseconds(first.processed_at), microseconds(second.processed_at)
     if one != other:
         return first if one > other else second

@@ -112,3 +112,15 @@ PUBLISHED = sa.Table(
     sa.Column("object_key", sa.Text, primary_key=True),
     sa.Column("mark", sa.Text, nullable=False),
 )
+
+# Who works on what, see `leases`. A row stays when its lease has ended: its token must only grow.
+LEASES = sa.Table(
+    "clipfarm_leases",
+    METADATA,
+    sa.Column("store_id", sa.Text, primary_key=True),
+    sa.Column("scope", sa.Text, primary_key=True),
+    sa.Column("holder", sa.Text, nullable=False),
+    sa.Column("token", sa.BigInteger, nullable=False),
+    sa.Column("taken_us", sa.BigInteger, nullable=False),
+    sa.Column("expires_us", sa.BigInteger, nullable=False),
+)

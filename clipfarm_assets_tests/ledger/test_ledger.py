@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
+from clipfarm_assets.ledger.leases import LeaseLost, Place
 from clipfarm_assets.ledger.ledger import Ledger
 from clipfarm_assets.ledger.schema import Item
 from clipfarm_assets_tests.ledger.conftest import item
@@ -175,6 +176,25 @@ def test_commit_newer_yields_to_what_came_between_its_reading_and_its_writing(le
         stale.setattr(ledger, "rows", lambda *_: {})
         ledger.commit_newer("stage", [item("a", 5, status="fail")])
     assert ledger.rows("stage") == {"a": item("a", 9)}
+
+
+def test_commit_newer_replaces_only_states_of_the_artifact_that_is_to_be_replaced(ledger):
+    states = [item("a", artifact_key="old's"), item("b", artifact_key="newer"), item("c")]
+    ledger.commit("stage", [*states, item("d", artifact_key="old's", status="forgotten")])
+    led = [item(i, 5, artifact_key="led") for i in "abcd"]
+    ledger.commit_newer("stage", led, instead_of="old's")
+    found = ledger.rows("stage")
+    assert [found[i].artifact_key for i in "abcd"] == ["led", "newer", None, "old's"]
+
+
+def test_commit_newer_writes_nothing_under_a_lease_that_was_lost(ledger):
+    ledger.commit("stage", [item("a")])
+    with ledger.lease("scope") as lease:
+        place = Place(ledger._begin, ledger._store_id, "scope")
+        assert place.take("a rival", 60_000_000, over=lease.token)
+        with pytest.raises(LeaseLost):
+            ledger.commit_newer("stage", [item("a", 5, status="fail")], lease=lease)
+    assert ledger.rows("stage") == {"a": item("a")}
 
 
 def test_a_forked_child_makes_its_own_connections(ledger):

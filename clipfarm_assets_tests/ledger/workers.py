@@ -4,6 +4,7 @@ import datetime as dt
 import pickle
 import sys
 
+from clipfarm_assets.ledger.leases import LeaseLost
 from clipfarm_assets.ledger.ledger import Ledger
 from clipfarm_assets.ledger.published import publish
 from clipfarm_assets.ledger.schema import Item, timestamp
@@ -31,6 +32,22 @@ def publish_batches(database_url: str, pickled_store: str, name: str) -> None:
         for batch in range(8):
             ledger.commit("stage", _items(name, batch, 5))
             publish(ledger, store, "clipfarm/state/stage.sqlite", "stage")
+
+
+def work_under_lease(database_url: str, store_id: str, scope: str, ttl: str) -> None:
+    """Take the lease, wait for a line, then commit under it; say how that went."""
+    with (
+        Ledger.open(database_url, store_id) as ledger,
+        ledger.lease(scope, ttl_seconds=float(ttl)) as lease,
+    ):
+        print("held", flush=True)
+        sys.stdin.readline()
+        try:
+            ledger.commit("stage", _items("theirs", 0, 1), lease=lease)
+        except LeaseLost as lost:
+            print(type(lost).__name__, flush=True)
+        else:
+            print("committed", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,15 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from clipfarm_assets.contracts.statuses import Modality
+
+Rotation = Literal["as_stored", "upright"]
+"""Whether a clip's frames are taken as they are stored, or as its display matrix asks."""
 
 
 class MediaError(ValueError):
@@ -105,12 +108,20 @@ class Deadline:
 
     def check(self, doing: str) -> None:
         """Raise `MediaError` when the time is over; `doing` says during what, e.g. "decoding"."""
-        if time.monotonic() > self.at:
-            msg = (
-                f"gave up {doing} after {self.seconds:g} s, the deadline for one item; "
-                "raise item_deadline_seconds if the media is really that long"
-            )
-            raise MediaError(msg)
+        if self.left < 0:
+            raise self.passed(doing)
+
+    @property
+    def left(self) -> float:
+        """Seconds until then; negative afterwards."""
+        return self.at - time.monotonic()
+
+    def passed(self, doing: str) -> MediaError:
+        """The error of an item that is given up."""
+        return MediaError(
+            f"gave up {doing} after {self.seconds:g} s, the deadline for one item; "
+            "raise item_deadline_seconds if the media is really that long"
+        )
 
 
 @dataclass(frozen=True, slots=True)

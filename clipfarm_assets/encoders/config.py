@@ -9,9 +9,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, Field
 
+from clipfarm_assets.encoders.base import Rotation
+
 Device = Literal["auto", "cpu", "cuda", "mps"]
 VideoPooling = Literal["first_token", "mean"]
-Rotation = Literal["as_stored", "upright"]
 LongText = Literal["truncate", "chunk_mean"]
 Precision = Literal["exact", "bf16"]
 

@@ -47,6 +47,12 @@ def demo_model_dir(modality: Modality, cache_dir: Path) -> Path:
     return packaged or stand_in_dir(modality, cache_dir)
 
 
+def demo_model_path(modality: Modality, cache_dir: Path) -> Path:
+    """Where `demo_model_dir` has its directory; it is not built for this."""
+    packaged = _packaged_text_model() if modality == "text" else None
+    return packaged or cache_dir / _NAMES[modality]
+
+
 def demo_model_name(directory: Path) -> str:
     """The name under which a directory from `demo_model_dir` is recorded."""
     return _PACKAGED_TEXT_NAME if directory == _packaged_text_model() else directory.name

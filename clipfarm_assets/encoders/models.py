@@ -130,13 +130,9 @@ def resolve_model(
         ValueError: The settings contradict each other.
     """
     variable = MODEL_VARIABLES[modality]
-    value = config.model or os.environ.get(variable)
-    if config.revision and not config.model:
-        msg = f"revision {config.revision!r} is set without a model: set `model` as well"
-        raise ValueError(msg)
-    if value:
-        origin = "the config's model" if config.model else variable
-        directory, name, revision = _read_name(value, origin, config.revision)
+    named = _named(modality, config)
+    if named is not None:
+        directory, name, revision = named
     elif profile == "demo":
         from clipfarm_assets.encoders.demo_models import demo_model_dir, demo_model_name
 
@@ -163,6 +159,63 @@ def resolve_model(
             weights_sha256=resolved.weights_sha256,
         )
     return resolved
+
+
+def model_on_record(
+    modality: Modality,
+    config: EncoderConfig,
+    profile: Profile,
+    cache_dir: Path,
+    models_lock: ModelsLock,
+) -> ResolvedModel | None:
+    """What `resolve_model` would give; nothing is downloaded, built or recorded for it.
+
+    A hub model is told by what the lock has of it: its files are not looked at.
+
+    Returns:
+        The model, whose path means nothing; None if the lock has never recorded it, so that it is
+        one that made no vector here.
+
+    Raises:
+        ModelUnavailable: It is named wrongly, or is a stand-in that was not built yet.
+        ValueError: The settings contradict each other.
+    """
+    named = _named(modality, config)
+    if named is not None:
+        directory, name, revision = named
+    elif profile == "demo":
+        from clipfarm_assets.encoders.demo_models import demo_model_name, demo_model_path
+
+        directory, revision = demo_model_path(modality, cache_dir), None
+        name = demo_model_name(directory)
+        if not directory.is_dir():
+            msg = f"the {modality} stand-in {directory} was not built yet: the first run builds it"
+            raise ModelUnavailable(msg)
+    else:
+        directory = None
+        name, revision = PRETRAINED[modality]
+    if directory is not None:
+        return _resolved(directory, name, None)
+    locked = models_lock.model(modality, name, revision or _DEFAULT_HUB_REVISION)
+    if locked is None:
+        return None
+    return ResolvedModel(Path(name), name, locked.revision, locked.weights_sha256, False)
+
+
+def _named(modality: Modality, config: EncoderConfig) -> tuple[Path | None, str, str | None] | None:
+    """The model that settings or environment name, as `_read_name`; None if neither does.
+
+    Raises:
+        ValueError: A revision without a model.
+    """
+    variable = MODEL_VARIABLES[modality]
+    value = config.model or os.environ.get(variable)
+    if config.revision and not config.model:
+        msg = f"revision {config.revision!r} is set without a model: set `model` as well"
+        raise ValueError(msg)
+    if not value:
+        return None
+    return _read_name(value, "the config's model" if config.model else variable, config.revision)
 
 
 def resolve_reference(value: str, origin: str, *, variable: str) -> ResolvedModel:

@@ -6,9 +6,11 @@ from clipfarm_assets.contracts.statuses import Modality
 from clipfarm_assets.encoders.base import EmbeddingVersion, Encoder
 from clipfarm_assets.encoders.config import AudioConfig, EncoderConfig, TextConfig, VideoConfig
 from clipfarm_assets.encoders.models import (
+    ModelUnavailable,
     Profile,
     ResolvedModel,
     embedding_version,
+    model_on_record,
     resolve_model,
 )
 from clipfarm_assets.encoders.models_lock import ModelsLock
@@ -41,6 +43,40 @@ def known_version(
             this machine from the deployment's others.
     """
     resolved = resolve_model(modality, config, profile, cache_dir, models_lock=models_lock)
+    return _recorded_version(modality, resolved, config, models_lock)
+
+
+def version_on_record(
+    modality: Modality,
+    config: EncoderConfig,
+    *,
+    profile: Profile,
+    cache_dir: Path,
+    models_lock: ModelsLock,
+) -> EmbeddingVersion | None:
+    """As `known_version`, for whoever only looks: nothing is downloaded, built or recorded.
+
+    None also means a version that made no vector here yet.
+
+    Raises:
+        ModelUnavailable: Only building or loading the model would tell.
+    """
+    resolved = model_on_record(modality, config, profile, cache_dir, models_lock)
+    if resolved is None:
+        return None
+    version = _recorded_version(modality, resolved, config, models_lock)
+    if version is None and config.precision != "exact":
+        msg = (
+            f"whether {modality} vectors are made at {config.precision} or exactly, the next run "
+            "finds out: no verdict is on record for this machine"
+        )
+        raise ModelUnavailable(msg)
+    return version
+
+
+def _recorded_version(
+    modality: Modality, resolved: ResolvedModel, config: EncoderConfig, models_lock: ModelsLock
+) -> EmbeddingVersion | None:
     versions = models_lock.versions()
     for dim in sorted({version.dim for version in versions.values()}):
         version = _version_of(modality, resolved, config, dim, models_lock)

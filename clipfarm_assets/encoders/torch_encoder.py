@@ -9,6 +9,7 @@ from typing import Generic, Self, TypeVar
 from clipfarm_assets.contracts.statuses import Modality
 from clipfarm_assets.encoders.base import Equivalence
 from clipfarm_assets.encoders.config import EncoderConfig, Precision
+from clipfarm_assets.encoders.decoding import InThread, MediaDecoding
 from clipfarm_assets.encoders.models import ResolvedModel, embedding_version
 
 _Config = TypeVar("_Config", bound=EncoderConfig)
@@ -44,7 +45,10 @@ class TorchEncoder(ABC, Generic[_Config]):
         version: Provenance of the vectors, the precision in use included.
         is_stand_in: Whether the weights are seeded, not trained.
         equivalence: Set by the gate that allowed, or refused, a faster precision.
+        decoding: Who decodes for it: the calling thread, see `decoding_by`.
     """
+
+    decoding: MediaDecoding = InThread()
 
     def __init__(
         self,
@@ -74,6 +78,12 @@ class TorchEncoder(ABC, Generic[_Config]):
         """This encoder at a precision, on the same weights; those it adds are made once."""
         other = copy.copy(self)
         other._use(self._config.model_copy(update={"precision": precision}))
+        return other
+
+    def decoding_by(self, decoding: MediaDecoding) -> Self:
+        """This encoder, on the same weights, with media decoded by `decoding`."""
+        other = copy.copy(self)
+        other.decoding = decoding
         return other
 
     def _use(self, config: _Config) -> None:

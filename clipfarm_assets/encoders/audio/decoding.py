@@ -1,4 +1,8 @@
-"""Audio files to mono samples, by the steps that ``librosa.load`` takes."""
+"""Audio files to mono samples, by the steps that ``librosa.load`` takes, and to the same bits.
+
+librosa itself is not called: decoders are processes of their own, and importing it would cost more
+than all they decode.
+"""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -6,6 +10,7 @@ from typing import Final
 
 import numpy as np
 import soundfile
+import soxr
 from numpy.typing import NDArray
 
 from clipfarm_assets.encoders.base import MediaError
@@ -14,6 +19,28 @@ from clipfarm_assets.encoders.guard import media_errors
 MAX_SAMPLES: Final = 2**28
 """Samples decoded at most, over all channels: 1 GiB. A small compressed file can ask for more."""
 SAMPLE_RATES: Final = range(1_000, 1_000_001)
+
+# libsndfile's names. Others that it reads are of telephones and old computers, with much code
+# behind them for what they are worth here.
+FORMATS: Final = ("AIFF", "AU", "CAF", "FLAC", "MP3", "OGG", "RF64", "W64", "WAV", "WAVEX")
+SUBTYPES: Final = (
+    "ALAC_16",
+    "ALAC_20",
+    "ALAC_24",
+    "ALAC_32",
+    "ALAW",
+    "DOUBLE",
+    "FLOAT",
+    "MPEG_LAYER_III",
+    "OPUS",
+    "PCM_16",
+    "PCM_24",
+    "PCM_32",
+    "PCM_S8",
+    "PCM_U8",
+    "ULAW",
+    "VORBIS",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +74,10 @@ def load_audio(
 
 
 def decode_file(raw: bytes, max_seconds: float | None = None) -> DecodedAudio:
-    """Decode a file of any format that libsndfile reads, up to `max_seconds`; None: all of it.
+    """Decode a file of one of `FORMATS`, up to `max_seconds`; None: all of it.
 
-    These are librosa's own steps, called one by one: `librosa.load` itself looks for audioread's
-    backends first, which starts programs, and reads a file whose header was never looked at.
+    These are the steps of ``librosa.load``, which itself looks for audioread's backends first, that
+    start programs, and reads a file whose header was never looked at.
 
     Raises:
         MediaError: No decodable audio file, or one that would not fit into memory.
@@ -58,16 +85,17 @@ def decode_file(raw: bytes, max_seconds: float | None = None) -> DecodedAudio:
     if not raw:
         msg = "cannot decode the audio: the object is empty (0 bytes); upload the file again"
         raise MediaError(msg)
-    from librosa import to_mono  # outside: a broken installation is no medium's fault
-
     with media_errors("decode the audio"):
         with soundfile.SoundFile(BytesIO(raw)) as file:
+            _check_format(file.format, file.subtype)
             rate, channels = file.samplerate, file.channels
             frames = file.frames if max_seconds is None else int(max_seconds * rate)
             check_extent(rate, channels, min(frames, file.frames))
-            samples = file.read(frames=frames, dtype="float32").T
+            samples = file.read(frames=frames, dtype="float32")
             seconds = file.frames / rate
-        return DecodedAudio(to_mono(samples), rate, seconds)
+        _check_finite(samples)
+        mono = samples if samples.ndim == 1 else np.mean(samples.T, axis=(0,))
+        return DecodedAudio(mono, rate, seconds)
 
 
 def resample(samples: NDArray[np.float32], rate: int, to: int) -> NDArray[np.float32]:
@@ -76,14 +104,19 @@ def resample(samples: NDArray[np.float32], rate: int, to: int) -> NDArray[np.flo
     Raises:
         MediaError: The samples are not finite.
     """
-    from librosa import resample as resample_by_soxr
-
     # soxr wants at least one sample; an empty file is reported as too short by the caller.
     if not samples.size:
         return samples
     with media_errors("decode the audio"):
-        resampled: NDArray[np.float32] = resample_by_soxr(samples, orig_sr=rate, target_sr=to)
-    return resampled
+        _check_finite(samples)
+        if rate == to:
+            return samples
+        resampled = soxr.resample(samples, rate, to, quality="soxr_hq")
+        # The length that the rates ask for, from which soxr's may differ by a sample.
+        length = int(np.ceil(len(samples) * (float(to) / rate)))
+        if len(resampled) < length:
+            resampled = np.pad(resampled, (0, length - len(resampled)))
+    return np.asarray(resampled[:length], dtype=np.float32)
 
 
 def check_extent(rate: int, channels: int, frames: int) -> None:
@@ -97,4 +130,20 @@ def check_extent(rate: int, channels: int, frames: int) -> None:
             f"cannot decode the audio: {frames} frames of {channels} channels at {rate} Hz, "
             f"the limit is {MAX_SAMPLES} samples"
         )
+        raise MediaError(msg)
+
+
+def _check_format(kind: str, subtype: str) -> None:
+    """Refuse what libsndfile reads beyond `FORMATS` and `SUBTYPES`."""
+    if kind not in FORMATS or subtype not in SUBTYPES:
+        msg = (
+            f"cannot decode the audio: it is a {kind} file of {subtype} samples, expected "
+            f"{', '.join(FORMATS)} of {', '.join(SUBTYPES)}; convert it"
+        )
+        raise MediaError(msg)
+
+
+def _check_finite(samples: NDArray[np.float32]) -> None:
+    if not np.isfinite(samples).all():
+        msg = "cannot decode the audio: it has samples that are not finite numbers"
         raise MediaError(msg)

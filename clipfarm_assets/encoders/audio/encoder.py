@@ -7,7 +7,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from clipfarm_assets.encoders.audio.decoding import load_audio
 from clipfarm_assets.encoders.audio.forward import AudioForward
 from clipfarm_assets.encoders.base import Deadline, Encoded, MediaError, Source
 from clipfarm_assets.encoders.config import AudioConfig
@@ -85,11 +84,9 @@ class AudioEncoder(TorchEncoder[AudioConfig]):
         Raises:
             MediaError: Not decodable, not finite, or too short for the model.
         """
-        deadline.check("decoding the audio")
-        wave, seconds = load_audio(
-            source.raw, self._config.sample_rate, self._config.max_audio_seconds
+        wave, seconds = self.decoding.load_audio(
+            source.raw, self._config.sample_rate, self._config.max_audio_seconds, deadline
         )
-        deadline.check("decoding the audio")
         if len(wave) < self._min_samples:
             msg = (
                 f"cannot embed the audio: {len(wave)} samples at {self._config.sample_rate} Hz, "

@@ -1,5 +1,6 @@
 """Piano rolls: which pitches sound when, as an image."""
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -10,6 +11,8 @@ from clipfarm_assets.encoders.midi.score import Score
 CHANNELS: Final = ("onset", "frame", "velocity")
 _BOUNDARY: Final = 1e-6
 """Share of a frame by which a moment may miss its frame's beginning: seconds are sums of ticks."""
+_CELLS_AT_ONCE: Final = 1 << 20
+"""So many are drawn together: files may hold many notes that all sound to the end."""
 
 
 def piano_roll(
@@ -48,11 +51,7 @@ def piano_roll(
             f"{frames} frames and {pitches}"
         )
         raise ValueError(msg)
-    notes = score.notes
-    drawn = (notes["pitch"] >= low) & (notes["pitch"] < high)
-    if not drums:
-        drawn &= ~notes["is_drum"]
-    notes = notes[drawn]
+    notes = score.notes[drawn(score, pitches, drums)]
     first = np.floor(notes["start"] * frames_per_second + _BOUNDARY)
     last = np.floor(notes["end"] * frames_per_second + _BOUNDARY)
     last = np.where(notes["held"], last, np.maximum(last, first + 1))
@@ -65,14 +64,36 @@ def piano_roll(
     roll[0, rows[begun], first[begun]] = 1
     # From quiet to loud, so that the loudest of a cell stays.
     louder = np.argsort(notes["velocity"], kind="stable")
-    velocities = roll[2]
-    for row, start, end, velocity in zip(
-        rows[louder].tolist(),
-        np.maximum(first, 0)[louder].tolist(),
-        last[louder].tolist(),
-        (notes["velocity"][louder] / 127).tolist(),
-        strict=True,
-    ):
-        velocities[row, start:end] = velocity
-    roll[1] = velocities > 0  # a note that begins has a velocity of 1 at least
+    start = np.maximum(first, 0)[louder]
+    lengths = np.minimum(last[louder], frames) - start
+    begins = rows[louder] * frames + start
+    velocities = (notes["velocity"][louder] / 127).astype(np.float32)
+    sounds, tells = roll[1].reshape(-1), roll[2].reshape(-1)
+    for some in _slices(lengths, _CELLS_AT_ONCE):
+        cells = _ranges(begins[some], lengths[some])
+        sounds[cells] = 1
+        tells[cells] = np.repeat(velocities[some], lengths[some])
     return roll
+
+
+def drawn(score: Score, pitches: tuple[int, int], drums: bool) -> NDArray[np.bool_]:
+    """Which of N notes `piano_roll` draws, wherever they sound; shape ``(N,)``."""
+    notes = score.notes
+    found: NDArray[np.bool_] = (notes["pitch"] >= pitches[0]) & (notes["pitch"] < pitches[1])
+    return found if drums else found & ~notes["is_drum"]
+
+
+def _ranges(begins: NDArray[np.int_], lengths: NDArray[np.int_]) -> NDArray[np.int_]:
+    """``begins[0], begins[0] + 1, ...``, `lengths[0]` numbers, and so on for all."""
+    ends = np.cumsum(lengths)
+    found: NDArray[np.int_] = np.arange(lengths.sum())
+    found += np.repeat(begins - (ends - lengths), lengths)
+    return found
+
+
+def _slices(lengths: NDArray[np.int_], most: int) -> Iterator[slice]:
+    """Neighbours that have about `most` cells together, one at least."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    cuts = np.unique(np.searchsorted(ends, np.arange(0, total, most), side="right"))
+    yield from map(slice, cuts.tolist(), [*cuts[1:].tolist(), len(ends)])

@@ -9,8 +9,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-from clipfarm_assets.encoders.base import Deadline, MediaError
-from clipfarm_assets.encoders.config import Rotation
+from clipfarm_assets.encoders.base import Deadline, MediaError, Rotation
 from clipfarm_assets.encoders.video.bitstream import Unplannable
 from clipfarm_assets.encoders.video.file import check_size
 from clipfarm_assets.encoders.video.packets import Interval
@@ -164,6 +163,8 @@ def _decoded_packets(container: Any, video: Any) -> Iterator[list[Any] | None]:
     while True:
         try:
             packet = next(packets, None)
+        except MemoryError:
+            raise  # the limit's doing, no damage of the file
         except av.error.FFmpegError:
             yield None
             packet = None  # a file that cannot be read on ends here
@@ -173,9 +174,13 @@ def _decoded_packets(container: Any, video: Any) -> Iterator[list[Any] | None]:
             continue
         try:
             yield packet.decode()
+        except MemoryError:
+            raise  # the limit's doing, no damage of the file
         except av.error.FFmpegError:
             yield None
     try:
         yield video.codec_context.decode(None)  # what the decoder still holds back
+    except MemoryError:
+        raise
     except av.error.FFmpegError:
         yield None

@@ -17,7 +17,6 @@ from clipfarm_assets.encoders.loading import choose_device, load_model, use_thre
 from clipfarm_assets.encoders.models import ModelUnavailable, ResolvedModel
 from clipfarm_assets.encoders.torch_encoder import OncePerPrecision, TorchEncoder
 from clipfarm_assets.encoders.video.forward import VideoForward
-from clipfarm_assets.encoders.video.frames import pick_frames
 
 PREPROCESS_VERSION: Final = "video-1"
 MAX_ASPECT: Final = 64
@@ -165,9 +164,9 @@ class VideoEncoder(TorchEncoder[VideoConfig]):
         """Decode, pick, resize and crop; notes count what was decodable and what was not.
 
         Raises:
-            MediaError: See `pick_frames`.
+            MediaError: See `video.frames.pick_frames`.
         """
-        picked = pick_frames(
+        picked = self.decoding.pick_frames(
             source.raw,
             self._config.num_frames,
             self._model.config.num_frames,

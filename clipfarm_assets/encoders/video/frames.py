@@ -23,8 +23,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from clipfarm_assets.encoders.base import Deadline, MediaError
-from clipfarm_assets.encoders.config import Rotation
+from clipfarm_assets.encoders.base import Deadline, MediaError, Rotation
 from clipfarm_assets.encoders.guard import media_errors
 from clipfarm_assets.encoders.video.bitstream import Unplannable
 from clipfarm_assets.encoders.video.decoding import (

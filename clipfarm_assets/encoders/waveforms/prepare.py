@@ -28,6 +28,7 @@ SAMPLE_TYPES: Final[tuple[SampleType, ...]] = get_args(SampleType)
 MAX_PEAK: Final = 16.0
 """Times full scale. Louder floats are no sound: another sample type, or a compressed file."""
 
+_ROUNDING: Final = 1e-3  # seconds
 _READABLE: Final = "WAV, AIFF, FLAC, Ogg or MP3"
 _ID3_MAJORS: Final = (2, 3, 4)
 
@@ -81,6 +82,11 @@ class Prepared:
     seconds_before: float
     padded: float
     truncated: float
+
+    def told_cut(self, settings: WaveformSettings) -> str:
+        """What was cut off, in words; of what rounding a length may leave over, none."""
+        told = f"{self.truncated:.3g} s after {settings.seconds:g} s are left out"
+        return told if self.truncated > _ROUNDING else ""
 
 
 def prepare(

@@ -1,12 +1,12 @@
 import io
 import json
 import shutil
-import sys
 import threading
 import warnings
 
 import numpy as np
 import pytest
+import soxr
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from clipfarm_assets.encoders.audio.decoding import load_audio
-from clipfarm_assets.encoders.base import MediaError
+from clipfarm_assets.encoders.base import Deadline, MediaError
 from clipfarm_assets.encoders.config import AudioConfig
+from clipfarm_assets.encoders.decoding import InThread
 from clipfarm_assets.encoders.demo_models import stand_in_dir
 from clipfarm_assets.encoders.models import ModelUnavailable
 from clipfarm_assets.encoders.open import open_encoder
@@ -116,10 +117,26 @@ def test_unusable_sounds(opened, prepare):
         prepare(encoder, plain, seconds=0)
 
 
+class StartsLate(InThread):
+    """Extends an item's deadline by the time that it takes to start, as processes do."""
+
+    def load_audio(self, raw, sample_rate, max_seconds, deadline):
+        return super().load_audio(raw, sample_rate, max_seconds, Deadline.after(60))
+
+
+def test_the_time_that_a_decoder_takes_to_start_is_no_items(opened, prepare):
+    encoder = opened("audio").decoding_by(StartsLate())
+    assert prepare(encoder, SOUNDS["plain"], seconds=0).values.size
+
+
 def test_a_broken_installation_is_no_files_fault(monkeypatch):
-    monkeypatch.setitem(sys.modules, "librosa", None)
-    with pytest.raises(ImportError, match="librosa"):
-        load_audio(SOUNDS["plain"], 16_000, 3.0)
+    def resample(*_, **__):
+        msg = "libsoxr.so.0"
+        raise ImportError(msg)
+
+    monkeypatch.setattr(soxr, "resample", resample)
+    with pytest.raises(ImportError, match="libsoxr"):
+        load_audio(SOUNDS["stereo 44.1 kHz"], 16_000, 3.0)
 
 
 def test_threads_are_those_of_the_thread_that_encodes(opened, prepare):

@@ -65,6 +65,32 @@ def test_of_notes_that_overlap_the_louder_one_is_told_in_any_order(long, short):
         np.testing.assert_allclose(found * 127, expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("most", [1, 7, 64])
+def test_however_many_cells_are_drawn_at_once_the_roll_is_the_same(monkeypatch, most):
+    """Notes that overlap in slices of their own, too."""
+    random = np.random.default_rng(most)
+    starts, pitches = random.integers(0, 3000, 60), random.integers(58, 64, 60)
+    played = [
+        (int(start), int(start + random.integers(1, 1500)), int(pitch), int(velocity))
+        for start, pitch, velocity in zip(starts, pitches, random.integers(1, 128, 60), strict=True)
+    ]
+    tracks = [track(*notes(one, channel=n % 9)) for n, one in enumerate(played)]
+    expected = roll(midi(*tracks))
+    monkeypatch.setattr("clipfarm_assets.encoders.midi.piano_roll._CELLS_AT_ONCE", most)
+    assert expected.any()
+    assert roll(midi(*tracks)).tobytes() == expected.tobytes()
+    np.testing.assert_array_equal(expected[VELOCITY], one_by_one(played, 4.0, 10.0))
+
+
+def one_by_one(played, seconds, rate):
+    """A note after the other, from quiet to loud; 960 ticks a second."""
+    drawn = np.zeros((128, round(seconds * rate)), np.float32)
+    for start, end, pitch, velocity in sorted(played, key=lambda note: note[3]):
+        first, last = (int(tick / 960 * rate + 1e-6) for tick in (start, end))
+        drawn[pitch, first : max(last, first + 1)] = velocity / 127
+    return drawn
+
+
 def test_the_shortest_note_is_seen():
     found = roll(
         midi(

@@ -185,7 +185,7 @@ def test_a_file_cut_anywhere_is_refused():
 
 
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=6))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_corrupt_file_is_read_or_refused(changes):
     data = bytearray(GOOD)
     for place, byte in changes:
@@ -200,7 +200,7 @@ def test_a_corrupt_file_is_read_or_refused(changes):
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_junk_in_a_track_is_read_or_refused(body):
     data = files.header(1, 480, 0) + b"MTrk" + struct.pack(">I", len(body)) + body
     with contextlib.suppress(BadMidi):

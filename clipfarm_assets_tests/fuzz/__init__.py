@@ -1,0 +1,1 @@
+"""Parsers of what others wrote, against whatever bytes: see `targets`."""

@@ -8,7 +8,7 @@ describes them.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import numpy as np
@@ -132,6 +132,16 @@ class FusedShard:
             embedding_versions=members["embedding_versions"],
         )
         return cls(video_ids, vectors, captured, declared)
+
+    def take(self, rows: Sequence[int]) -> "FusedShard":
+        """Some of its rows, in the order asked for."""
+        picked = np.asarray(rows, dtype=np.intp)
+        declared = self.declared and replace(
+            self.declared, **{name: getattr(self.declared, name)[picked] for name in _ROW_FIELDS}
+        )
+        return FusedShard(
+            self.video_ids[picked], self.vectors[picked], self.captured_at[picked], declared
+        )
 
     def declaration(self, key: str) -> Declaration:
         """What the shard stored under `key` declares.

@@ -135,7 +135,7 @@ class GroupedSplits(ABC):
                 msg = f"{split} must be an object of ids and their groups"
                 raise ValueError(msg)
         train, val, test = (float(ratio) for ratio in body["ratios"])
-        listed = _retired(body.get("retired", {}))
+        listed = names_by_split(body.get("retired", {}), "retired")
         splits = cls(
             split_of={each: split for split, part in parts.items() for each in part},
             group_of={each: group for part in parts.values() for each, group in part.items()},
@@ -157,14 +157,23 @@ class GroupedSplits(ABC):
         """The same of a parsed object, as fields; may raise as `_parsed` does."""
 
 
-def _retired(body: Any) -> dict[Split, list[str]]:
+def names_by_split(body: Any, noun: str) -> dict[Split, list[str]]:
+    """Names by split, of a parsed object; a split that is not there has none.
+
+    Args:
+        body: The object.
+        noun: What it is called.
+
+    Raises:
+        ValueError: It is of another form.
+    """
     if not isinstance(body, dict) or body.keys() - set(SPLITS):
-        msg = f"retired must be an object of {', '.join(SPLITS)}"
+        msg = f"{noun} must be an object of {', '.join(SPLITS)}"
         raise ValueError(msg)
     listed: dict[Split, list[str]] = {split: body.get(split, []) for split in SPLITS}
     for split, ids in listed.items():
         if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
-            msg = f"retired {split} must be a list of ids"
+            msg = f"{noun} of {split} must be a list of names"
             raise ValueError(msg)
     return listed
 
@@ -205,6 +214,7 @@ def deal_groups(
     seed: int = SEED,
     previous: GroupedSplits | None = None,
     *,
+    known: Mapping[str, Split] | None = None,
     noun: str,
     apart: str,
 ) -> Deal:
@@ -221,6 +231,7 @@ def deal_groups(
         seed: Decides every choice between equals.
         previous: Splits to keep, as the module says, also those of what is not there any more.
             Those made with another seed or other ratios are not kept.
+        known: Group -> split that it had under other ids; kept as those of `previous` are.
         noun: What ids are of, such as "memes".
         apart: What those of two groups are, such as "that share no image".
 
@@ -239,13 +250,14 @@ def deal_groups(
         )
         raise TooFewGroups(msg)
     if previous and (previous.seed, previous.ratios) != (seed, shares):
-        previous = None
-    ever = previous.ever if previous else {}
-    kept = {
-        group: min((ever[each] for each in inside), key=SPLITS.index)
-        for group, some in members.items()
-        if (inside := [each for each in some if each in ever])
-    }
+        previous = known = None
+    ever, known = previous.ever if previous else {}, known or {}
+    kept: dict[str, Split] = {}
+    for group, some in members.items():
+        had = [ever[each] for each in some if each in ever]
+        had += [known[group]] if group in known else []
+        if had:
+            kept[group] = min(had, key=SPLITS.index)
     hand = _Hand(labels, shares)
     split_of_group: dict[str, Split] = {}
     for group in sorted(kept):

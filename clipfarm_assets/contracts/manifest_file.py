@@ -2,9 +2,13 @@
 
 Both are files of the 17 columns with a lock version and the shards they were made of. Files are
 merged without holding all of the base's rows.
+
+What the base says of a shard it has looked at is final: rows of it in an addition are passed over.
+The base has them, or it lost them since: the shard was removed, as that of a clip that is forgotten
+is, while somebody who had read it before was still about to publish it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -92,7 +96,7 @@ def merged(data: bytes, key: str, additions: Sequence[FusedManifest]) -> FusedMa
     if not additions:
         return from_bytes(data, key)
     footer = ManifestFooter.of(data, key)
-    rows, shards = _joined(additions)
+    rows, shards = _joined(additions, footer.shards)
     try:
         pieces = [SCHEMA.empty_table(), *spliced(_chunks(data, key, footer), rows)]
     except NotMerged:
@@ -109,7 +113,7 @@ def merged_to_bytes(data: bytes, key: str, additions: Sequence[FusedManifest]) -
         BadManifest: The base is none; names `key`.
     """
     footer = ManifestFooter.of(data, key)
-    rows, shards = _joined(additions)
+    rows, shards = _joined(additions, footer.shards)
     outline = FusedManifest(
         SCHEMA.empty_table(), footer.lock_version, shards | (footer.shards or frozenset())
     )
@@ -120,9 +124,19 @@ def merged_to_bytes(data: bytes, key: str, additions: Sequence[FusedManifest]) -
         return to_bytes(from_bytes(data, key).merged([rows], shards))
 
 
-def _joined(additions: Sequence[FusedManifest]) -> tuple[pa.Table, frozenset[str]]:
+def unseen(rows: pa.Table, recorded: Collection[str] | None) -> pa.Table:
+    """Those of an addition's rows whose shard the base has not looked at."""
+    if not recorded or not rows.num_rows:
+        return rows
+    seen = pc.is_in(rows["fused_key"], pa.array(sorted(recorded), pa.string()))
+    return rows.filter(pc.invert(seen))
+
+
+def _joined(
+    additions: Sequence[FusedManifest], recorded: Collection[str] | None
+) -> tuple[pa.Table, frozenset[str]]:
     rows = pa.concat_tables([SCHEMA.empty_table(), *(a.rows for a in additions)])
-    return rows, frozenset[str]().union(*(a.shards for a in additions))
+    return unseen(rows, recorded), frozenset[str]().union(*(a.shards for a in additions))
 
 
 def _chunks(data: bytes, key: str, footer: ManifestFooter) -> Iterator[pa.Table]:

@@ -5,7 +5,7 @@ is examined on what it has heard. See `grouped_splits` for how groups are dealt 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal, get_args
 
 from clipfarm_assets.contracts.checks import Finding, Verdict
@@ -19,6 +19,7 @@ from clipfarm_assets.contracts.grouped_splits import (
     Split,
     TooFewGroups,
     deal_groups,
+    names_by_split,
 )
 from clipfarm_assets.contracts.song_segments import Segment
 
@@ -48,19 +49,45 @@ class SongSplits(GroupedSplits):
 
     Attributes:
         by: What segments were grouped by.
+        split_of_song: Song -> its split, also of songs that are not there any more: one that is cut
+            anew has segments of other ids.
+        split_of_album: Likewise, where segments were grouped by album; else empty.
     """
 
     by: Grouping = "song"
+    split_of_song: Mapping[str, Split] = field(default_factory=dict)
+    split_of_album: Mapping[str, Split] = field(default_factory=dict)
 
     FORMAT: ClassVar[str] = "clipfarm.song_splits.v1"
     NOUN: ClassVar[str] = "segment"
 
+    def known(self, segments: Iterable[Segment], groups: Mapping[str, str]) -> dict[str, Split]:
+        """Group -> the split that its songs, or albums, had; of several the first of `SPLITS`."""
+        had: dict[str, list[Split]] = {}
+        for segment in segments:
+            for split_of, name in (
+                (self.split_of_song, segment.song),
+                (self.split_of_album, segment.album),
+            ):
+                if name in split_of:
+                    had.setdefault(groups[segment.id], []).append(split_of[name])
+        return {group: min(splits, key=SPLITS.index) for group, splits in had.items()}
+
     def _settings(self) -> dict[str, Any]:
-        return {"by": self.by}
+        songs, albums = _by_split(self.split_of_song), _by_split(self.split_of_album)
+        return {"by": self.by, "songs": songs, "albums": albums}
 
     @classmethod
     def _settings_of(cls, body: Mapping[str, Any]) -> dict[str, Any]:
-        return {"by": _grouping(body["by"])}
+        by = _grouping(body["by"])
+        # Splits stored before songs were kept by name have them as groups.
+        groups = {split: sorted(set(body[split].values())) for split in SPLITS}
+        songs = body.get("songs", groups if by == "song" else {})
+        return {
+            "by": by,
+            "split_of_song": _split_of(songs, "songs"),
+            "split_of_album": _split_of(body.get("albums", {}), "albums"),
+        }
 
 
 def song_groups(segments: Sequence[Segment], by: Grouping = "song") -> dict[str, str]:
@@ -118,8 +145,9 @@ def assign_song_splits(
         by: What the segments of a group share; see `song_groups`.
         ratios: Of train, val and test.
         seed: Decides every choice between equals.
-        previous: Splits to keep, also those of segments that are not there any more. Those made
-            with another seed, other ratios or another `by` are not kept.
+        previous: Splits to keep, also those of segments, and of songs, that are not there any more:
+            a song that is cut anew goes where it was. Those made with another seed, other ratios
+            or another `by` are not kept.
 
     Raises:
         ValueError: `by` is none of `GROUPINGS`.
@@ -137,8 +165,14 @@ def assign_song_splits(
         previous,
         noun="segments",
         apart=f"that share no {by}",
+        known=previous.known(segments, groups) if previous else None,
     )
-    return SongSplits(deal.split_of, groups, seed, deal.ratios, deal.retired, by)
+    songs = {s.song: deal.split_of[s.id] for s in segments}
+    albums = {s.album: deal.split_of[s.id] for s in segments} if by == "album" else {}
+    if previous and (previous.seed, previous.ratios) == (seed, deal.ratios):
+        songs = {**previous.split_of_song, **songs}
+        albums = {**previous.split_of_album, **albums}
+    return SongSplits(deal.split_of, groups, seed, deal.ratios, deal.retired, by, songs, albums)
 
 
 def no_song_in_two_splits(segments: Iterable[Segment], splits: SongSplits) -> Verdict:
@@ -174,3 +208,21 @@ def _grouping(by: Any) -> Grouping:
         raise ValueError(msg)
     grouping: Grouping = by
     return grouping
+
+
+def _by_split(split_of: Mapping[str, Split]) -> dict[str, list[str]]:
+    return {split: sorted(n for n, s in split_of.items() if s == split) for split in SPLITS}
+
+
+def _split_of(body: Any, noun: str) -> dict[str, Split]:
+    """What `_by_split` wrote.
+
+    Raises:
+        ValueError: It is of another form, or has a name in two splits.
+    """
+    listed = names_by_split(body, noun)
+    found = {name: split for split, names in listed.items() for name in names}
+    if len(found) < sum(map(len, listed.values())):
+        msg = f"{noun} must be of one split each"
+        raise ValueError(msg)
+    return found

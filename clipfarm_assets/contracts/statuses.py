@@ -1,11 +1,13 @@
 """The words an item's state is told in, and which of them end its story.
 
-An item is one clip in one stage. Its status is one of three kinds:
+An item is one clip in one stage. Its status is one of four kinds:
 
 * *terminal*: nothing is left to do until the clip's source changes;
 * *waiting*: something upstream is not there yet. Not a failure: the retry count goes back to 0 and
   however long it waits it never becomes terminal;
-* *failed*: the step raised. Counted, and after ``max_fail_retries`` repeats terminal.
+* *failed*: the step raised. Counted, and after ``max_fail_retries`` repeats terminal;
+* *forgotten*: the clip was removed for good. Wins over every other state of it, whenever that was
+  written, and whatever its source is.
 """
 
 from typing import Final, Literal
@@ -20,6 +22,8 @@ SUCCESS: Final = "success"
 FAIL: Final = "fail"
 FAIL_TERMINAL: Final = "fail_terminal"
 MISSING_RAW_OBJECT: Final = "missing_raw_object"
+# A tombstone: the clip was removed by `clipfarm forget`, and nothing is ever done to it again.
+FORGOTTEN: Final = "forgotten"
 
 SUCCESS_FULL: Final = "success_full"
 SUCCESS_TEXT_PLACEHOLDER: Final = "success_text_placeholder"

@@ -25,7 +25,7 @@ def strictly(data):
         return None
 
 
-@settings(max_examples=400)
+@settings(max_examples=120)
 @given(st.lists(TEXTS, max_size=4).map("".join), st.sampled_from(["", "\ufeff", "\n", "\r\n\n"]))
 def test_whatever_is_read_is_what_the_strict_reader_reads(text, start):
     data = f"{start}{START}\n{text}".encode()
@@ -37,7 +37,7 @@ def test_whatever_is_read_is_what_the_strict_reader_reads(text, start):
         assert read.schema == strict.schema
 
 
-@settings(max_examples=200)
+@settings(max_examples=50)
 @given(
     st.lists(st.lists(TEXTS, min_size=6, max_size=6), max_size=5),
     st.sampled_from(

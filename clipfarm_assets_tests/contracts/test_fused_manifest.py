@@ -87,7 +87,7 @@ ROWS = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(batches=st.lists(st.lists(ROWS, max_size=5), min_size=1, max_size=4), data=st.data())
 def test_equals_the_rule_in_any_order_and_however_often(batches, data):
     expected = plainly([row for batch in batches for row in batch])

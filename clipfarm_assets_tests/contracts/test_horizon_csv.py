@@ -87,7 +87,7 @@ def test_doubled_quotes_as_in_real_rows():
     assert row["query"] == ""
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     rows=st.lists(
         st.fixed_dictionaries(
@@ -198,3 +198,12 @@ def test_lacking_fields_are_null_and_empty_ones_are_empty():
 def test_refuses_what_is_no_metadata_csv(data, message):
     with pytest.raises(HorizonCsvError, match=message):
         read_horizon_csv(data, "clips.csv")
+
+
+def test_a_field_of_ten_megabytes_stops_the_run_with_a_sentence():
+    """Quoted and not: no such value is metadata, and it would travel with every row's clip."""
+    header = ",".join(COLUMNS)
+    for field in ("x" * 10_000_000, '"' + "x\n" * 5_000_000 + '"'):
+        data = f"{header}\n{field}{',' * (len(COLUMNS) - 1)}\n".encode()
+        with pytest.raises(HorizonCsvError, match="line 2: field larger than field limit"):
+            read_horizon_csv(data)

@@ -319,7 +319,7 @@ def plainly(data, with_time):
     return expected, skipped
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(
         st.tuples(

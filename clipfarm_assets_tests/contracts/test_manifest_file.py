@@ -11,6 +11,8 @@ from clipfarm_assets_tests.contracts.builders import KEY, make_row, to_table
 from clipfarm_assets_tests.contracts.test_manifest_merge import ROWS
 
 OTHER = KEY.replace("part-0000", "part-0007")
+# Of shards that no base knows.
+NEW_ROWS = ROWS.map(lambda row: row | {"fused_key": row["fused_key"].replace("000", "001")})
 
 
 def manifest(rows, lock_version=1, more=()):
@@ -33,16 +35,18 @@ def merged_both_ways(data, additions):
 
 
 def plainly(base, additions):
-    """Read whole and merged by the rule, all at once."""
+    """Read whole and merged by the rule, all at once, but for what the base has looked at."""
     whole = from_bytes(base, "k")
+    recorded = ManifestFooter.of(base, "k").shards or ()
     shards = set().union(*(a.shards for a in additions))
-    return whole.merged([a.rows for a in additions], shards)
+    rows = [row for a in additions for row in a.rows.to_pylist()]
+    return whole.merged([to_table(*(r for r in rows if r["fused_key"] not in recorded))], shards)
 
 
 @settings(max_examples=30, deadline=None)
 @given(
     base=st.lists(ROWS, max_size=20),
-    additions=st.lists(st.lists(ROWS, max_size=8), min_size=1, max_size=3),
+    additions=st.lists(st.lists(ROWS | NEW_ROWS, max_size=8), min_size=1, max_size=3),
     sizes=st.tuples(st.integers(1, 8), st.integers(1, 9)),
 )
 def test_merging_into_a_file_gives_the_bytes_of_merging_everything(base, additions, sizes):
@@ -54,6 +58,16 @@ def test_merging_into_a_file_gives_the_bytes_of_merging_everything(base, additio
         expected = plainly(data, added)
         assert manifest_file.merged_to_bytes(data, "k", added) == to_bytes(expected)
         assert manifest_file.merged(data, "k", added) == expected
+
+
+def test_what_an_addition_says_of_a_shard_that_the_base_has_looked_at_is_passed_over():
+    """The shard was removed, and then published by somebody who had read it before."""
+    base = to_bytes(manifest([make_row("a")], more={OTHER}))
+    late = make_row("b", fused_key=OTHER), make_row("a", fused_key=OTHER, captured_at="2028")
+    assert merged_both_ways(base, [manifest(late)]) == from_bytes(base, "k")
+    new = make_row("c", fused_key=KEY.replace("part-0000", "part-0008"))
+    found = merged_both_ways(base, [manifest([*late, new])])
+    assert found.rows["video_id"].to_pylist() == ["a", "c"]
 
 
 def test_nothing_to_add():
@@ -75,7 +89,9 @@ def test_nothing_to_add():
     ],
 )
 def test_a_file_that_no_merge_left_is_merged_all_the_same(data):
-    added = [manifest([make_row("aa"), make_row("a", captured_at="2028")])]
+    new = KEY.replace("part-0000", "part-0008")
+    rows = [make_row("aa", fused_key=new), make_row("a", captured_at="2028", fused_key=new)]
+    added = [manifest(rows)]
     found = merged_both_ways(data, added)
     assert found == plainly(data, added)
     ids = found.rows["video_id"].to_pylist()

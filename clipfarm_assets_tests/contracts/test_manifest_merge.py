@@ -33,7 +33,7 @@ def joined(chunks):
     return pa.concat_tables([SCHEMA.empty_table(), *chunks])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(base=st.lists(ROWS, max_size=30), new=st.lists(ROWS, max_size=30), size=st.integers(1, 31))
 def test_splicing_equals_the_rule(base, new, size):
     """Also in pieces of one row, into nothing, and where every new row replaces one."""

@@ -127,6 +127,45 @@ def test_segments_keep_their_splits(by):
     assert assign_song_splits(segments, by=by, previous=stored) == after
 
 
+@given(corpora(), BY, st.randoms())
+def test_songs_that_are_cut_anew_stay_where_they_were(segments, by, random):
+    """Also songs that were gone in between, with other ids; of albums that share one now, both."""
+    if len(set(song_groups(segments, by).values())) < 3:
+        return
+    before = assign_song_splits(segments, by=by)
+    gone = set(random.sample(sorted({s.song for s in segments}), 2))
+    fewer = [s for s in segments if s.song not in gone]
+    if len(set(song_groups(fewer, by).values())) >= 3:
+        before_that, before = before, assign_song_splits(fewer, by=by, previous=before)
+        assert before.split_of_song == before_that.split_of_song
+    stored = SongSplits.from_json(before.to_json())
+    recut = [replace(s, id=f"{s.id}-again") for s in segments]
+    after = assign_song_splits(recut, by=by, previous=stored)
+    assert not after.split_of.keys() & before.split_of.keys()
+    assert {s.song: after.split_of[s.id] for s in recut} == before.split_of_song
+
+
+def test_a_song_of_train_that_is_cut_anew_on_another_album_takes_that_album_along():
+    segments = songs(12)
+    before = assign_song_splits(segments, by="album")
+    (album, *_) = sorted({s.album for s in segments if before.split_of[s.id] == "test"})
+    train = next(s for s in segments if before.split_of[s.id] == "train")
+    rest = [s for s in segments if s.song != train.song]
+    after = assign_song_splits(
+        [*rest, segment("new", song=train.song, album=album)], by="album", previous=before
+    )
+    assert after.split_of["new"] == "train"
+    assert {after.split_of[s.id] for s in rest if s.album == album} == {"train"}
+
+
+def test_splits_that_were_stored_without_songs_know_them_by_their_groups():
+    segments = songs(12)
+    splits = assign_song_splits(segments)
+    body = json.loads(splits.to_json())
+    del body["songs"], body["albums"]
+    assert SongSplits.from_json(json.dumps(body).encode()) == splits
+
+
 @pytest.mark.parametrize("settings", [{"seed": 7}, {"ratios": (0.6, 0.2, 0.2)}, {"by": "album"}])
 def test_other_settings_deal_everything_out_anew(settings):
     segments = songs(40)
@@ -201,7 +240,8 @@ def stored(**changes):
 
 def test_the_object_names_ids_by_split():
     body = json.loads(stored())
-    assert {*body} == {"by", "format", "ratios", "retired", "seed", "train", "val", "test"}
+    settings = {"by", "format", "ratios", "retired", "seed", "songs", "albums"}
+    assert {*body} == {*settings, *SPLITS}
     assert sorted(each for split in SPLITS for each in body[split]) == [s.id for s in songs(6)]
 
 
@@ -219,6 +259,9 @@ def test_the_object_names_ids_by_split():
         stored(train={"x": "g"}, val={"y": "g"}),
         stored(train={"x": "g"}, val={"x": "g"}),
         stored(retired={"val": ["s000-0"]}),
+        stored(songs={"train": ["s"], "val": ["s"]}),
+        stored(songs=["s"]),
+        stored(albums={"train": "a"}),
     ],
     ids=lambda data: data.decode(errors="replace")[:40],
 )

@@ -168,9 +168,12 @@ class TrainingConfig(Settings):
         modality_dropout: Probability with which training hides a modality of a segment, never its
             last one; at inference none is hidden.
         auxiliary_weight: Of the loss of the modalities' own heads beside that of the fused one; 0
-            for no such heads.
+            for none, but those that the warm start fits.
         clip_per_modality: Length that each modality's gradients are clipped to; None for as they
             are.
+        warm_start_epochs: In which each modality's encoder, projection and own head are fitted by
+            themselves, at most, before fusion is; 0 for none. Of a modality alone, as many more
+            epochs, so that what it is compared with was not fitted longer.
         imbalance_ratio: From this ratio of two modalities' gradient norms on, a warning says so.
         class_weights: ``balanced`` weighs a class by rows / (classes * rows of the class).
         encoder_learning_rates: See `EncoderRates`. By default ``fit``'s, and a small one for what
@@ -182,10 +185,24 @@ class TrainingConfig(Settings):
     modality_dropout: Share = 0.2
     auxiliary_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.3
     clip_per_modality: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = 1.0
+    warm_start_epochs: Annotated[int, Field(ge=0)] = 5
     imbalance_ratio: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 10.0
     class_weights: Literal["balanced", "none"] = "balanced"
     encoder_learning_rates: EncoderRates = EncoderRates()
     seed: Seed = 42
+
+    @property
+    def has_own_heads(self) -> bool:
+        """Whether each modality has a head of its own beside the fused one."""
+        return self.auxiliary_weight > 0 or self.warm_start_epochs > 0
+
+
+class ModalityBounds(Settings):
+    """Most macro-F1 that may be lost without each modality; None for what holds of all."""
+
+    text: Fraction | None = None
+    audio: Fraction | None = None
+    midi: Fraction | None = None
 
 
 class EvaluationConfig(Settings):
@@ -196,13 +213,20 @@ class EvaluationConfig(Settings):
         confidence: Of every interval.
         most_degradation: Macro-F1 that a model may lose, as a difference, where a modality is
             removed from what it sees.
+        most_degradation_of: The same of one modality, where it is another.
         seed: Of the bootstrap.
     """
 
     resamples: Positive = 2000
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     most_degradation: Fraction = 0.25
+    most_degradation_of: ModalityBounds = ModalityBounds()
     seed: Seed = 42
+
+    def bounds(self) -> dict[str, float]:
+        """Modality -> most macro-F1 that may be lost where it is removed."""
+        given = self.most_degradation_of.model_dump()
+        return {name: self.most_degradation if own is None else own for name, own in given.items()}
 
 
 class SongConfig(Settings):
@@ -225,7 +249,7 @@ class SongConfig(Settings):
             **{**self.model.fusion.model_dump(), **chosen},
             dim=self.model.hidden_dim,
             modality_dropout=self.training.modality_dropout,
-            auxiliary=self.training.auxiliary_weight > 0,
+            auxiliary=self.training.has_own_heads,
         )
 
     def encoder_rates(self) -> dict[Modality, float]:
@@ -253,6 +277,20 @@ class SongConfig(Settings):
         """All of it, defaults too; `song_config` reads it back."""
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_encoder(cls, told: Any) -> Any:
+        """An audio encoder that takes one rate alone has that where none is told."""
+        try:
+            rate = SAMPLE_RATES.get(told["model"]["audio_encoder"]["type"])
+            audio = {**told.get("preprocessing", {}).get("audio", {})}
+        except (KeyError, TypeError, AttributeError):
+            return told  # nothing is said of it, or what the fields themselves refuse
+        if rate is None or "sample_rate" in audio:
+            return told
+        preprocessing = {**told.get("preprocessing", {}), "audio": {**audio, "sample_rate": rate}}
+        return {**told, "preprocessing": preprocessing}
+
     @model_validator(mode="after")
     def _check_audio(self) -> Self:
         encoder, audio = self.model.audio_encoder, self.preprocessing.audio
@@ -275,6 +313,17 @@ class SongConfig(Settings):
             except ValueError as error:
                 msg = f"preprocessing.audio.mel has bands that are empty: {error}"
                 raise Conflict(msg) from None
+        return self
+
+    @model_validator(mode="after")
+    def _check_roll(self) -> Self:
+        rate, seconds = self.preprocessing.midi.frames_per_second, self.preprocessing.audio.seconds
+        if isinstance(self.model.midi_encoder, PianoRollMidi) and round(seconds * rate) < 1:
+            msg = (
+                "preprocessing.midi.frames_per_second must give a frame at least in "
+                f"preprocessing.audio.seconds, {seconds:g}: found {rate:g}"
+            )
+            raise Conflict(msg)
         return self
 
 

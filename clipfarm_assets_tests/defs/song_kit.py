@@ -25,7 +25,7 @@ CONFIG = {
         "midi": {"frames_per_second": 4, "lowest_pitch": 36, "highest_pitch": 95},
     },
     "data": {"ratios": [0.5, 0.25, 0.25], "declared": {"audio": 0.9}},
-    "training": {"fit": {"max_epochs": 2, "batch_size": 16}},
+    "training": {"fit": {"max_epochs": 2, "batch_size": 16}, "warm_start_epochs": 0},
     "evaluation": {"resamples": 100, "most_degradation": 1.0},
 }
 

@@ -18,7 +18,6 @@ from clipfarm_assets.demo.songs.plan import ALBUMS
 from clipfarm_assets.orchestration import partitions
 from clipfarm_assets.orchestration.settings import BadSettings
 from clipfarm_assets.storage.song_layout import FUSION_STRATEGIES
-from clipfarm_assets_tests.defs import kit
 from clipfarm_assets_tests.defs.song_kit import (
     SEGMENTS,
     SONGS,
@@ -230,15 +229,8 @@ def test_a_changed_file_of_a_model_fails_its_check(trained, instance, tmp_path):
     bench = trained[0].copy(tmp_path / "bench")
     weights = "songs/models/fusion/strategy=late/model.safetensors"
     bench.store.put(weights, bench.store.get(weights)[:-4] + b"oops")
-    key = dg.AssetCheckKey(common.FUSION_MODELS, "snapshot_intact")
-    job = dg.define_asset_job("check_alone", selection=dg.AssetSelection.checks(key))
-    defs = dg.Definitions.merge(bench.defs(), dg.Definitions(jobs=[job]))
-    result = defs.resolve_job_def("check_alone").execute_in_process(
-        instance=instance,
-        tags={"dagster/partition": "late"},
-        run_config=kit.QUIET,
-        raise_on_error=False,
-    )
+    path = common.FUSION_MODELS.path
+    result = bench.check_alone(instance, path, "snapshot_intact", "late")
     assert not result.success
     assert not checked(instance, "fusion_models", "snapshot_intact")["late"][0]
 

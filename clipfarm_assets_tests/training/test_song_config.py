@@ -129,7 +129,10 @@ def test_its_yaml_reads_back_as_the_same_tree(text):
             "config.model.midi_encoder.heads must divide hidden_dim, 8: found 3",
         ),
         (
-            {"model": {"audio_encoder": {"type": "clap"}}},
+            {
+                "model": {"audio_encoder": {"type": "clap"}},
+                "preprocessing": {"audio": {"sample_rate": 16_000}},
+            },
             (
                 "config.preprocessing.audio.sample_rate must be 48000 with the audio encoder "
                 "'clap': found 16000"
@@ -160,6 +163,13 @@ def test_its_yaml_reads_back_as_the_same_tree(text):
         (
             {"preprocessing": {"audio": {"mel": {"n_mels": 400}}}},
             "config.preprocessing.audio.mel has bands that are empty: ",
+        ),
+        (
+            {"preprocessing": {"midi": {"frames_per_second": 0.02}}},
+            (
+                "config.preprocessing.midi.frames_per_second must give a frame at least in "
+                "preprocessing.audio.seconds, 15: found 0.02"
+            ),
         ),
         (
             {"preprocessing": {"audio": {"mel": {"fmax": 9000}}}},
@@ -265,8 +275,11 @@ def test_fusion_options_are_the_models_with_what_training_decides():
         auxiliary=True,
     )
     assert [config.fusion_options(name).strategy for name in STRATEGIES] == list(STRATEGIES)
-    alone = song_config({"training": {"auxiliary_weight": 0}})
-    assert not alone.fusion_options().auxiliary
+    plain = {"auxiliary_weight": 0, "warm_start_epochs": 0}
+    assert not song_config({"training": plain}).fusion_options().auxiliary
+    for own in ("auxiliary_weight", "warm_start_epochs"):
+        alone = song_config({"training": {**plain, own: 1}})
+        assert alone.fusion_options().auxiliary, own
 
 
 def test_pretrained_encoders_learn_slowly_unless_told_otherwise():
@@ -299,3 +312,19 @@ def test_a_networks_inputs_are_those_of_its_encoders():
     }
     stored = {"model": {"audio_encoder": {"type": "wav2vec2", "precomputed": True}}}
     assert song_config(stored).inputs()["audio"] == ("audio.values",)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "rate"), [("cnn", 16_000), ("wav2vec2", 16_000), ("clap", 48_000)]
+)
+def test_an_audio_encoder_by_its_type_alone_has_the_rate_that_it_takes(encoder, rate):
+    told = {
+        "model": {"audio_encoder": {"type": encoder}},
+        "preprocessing": {"audio": {"seconds": 10}},
+    }
+    config = song_config(told)
+    assert config.model.audio_encoder.type == encoder
+    audio = config.preprocessing.audio
+    assert (audio.sample_rate, audio.seconds) == (rate, 10)
+    assert song_config(config.to_yaml()) == config
+    assert "sample_rate" not in told["preprocessing"]["audio"]

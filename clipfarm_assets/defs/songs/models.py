@@ -51,6 +51,7 @@ def fusion_models(
     """Fit each strategy of the run."""
     with deployment.open() as opened:
         settings = config.over(opened, common.FUSION_MODELS)
+        shared: dict[str, bytes] = {}
 
         def make(key: str) -> Made:
             report = train_fusion(
@@ -60,6 +61,7 @@ def fusion_models(
                 settings,
                 common.say(context),
                 warn=context.log.warning,
+                shared=shared,
                 cache_dir=Path(encoders.cache_dir),
                 profile=encoders.profile,
             )

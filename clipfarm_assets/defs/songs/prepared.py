@@ -9,6 +9,7 @@ import dagster as dg
 from clipfarm_assets.defs.songs import common
 from clipfarm_assets.orchestration import metadata, partitions
 from clipfarm_assets.orchestration.each_partition import Made, materialise_each
+from clipfarm_assets.orchestration.executor import OWN_PROCESS
 from clipfarm_assets.orchestration.resources import DeploymentResource, EncodersResource
 from clipfarm_assets.pipelines.songs.alignment import AlignmentReport, check_alignment
 from clipfarm_assets.pipelines.songs.features import FeaturesReport, compute_features
@@ -26,6 +27,7 @@ _SOURCES = [dg.AssetDep(common.METADATA), dg.AssetDep(common.MEDIA)]
     ),
     partitions_def=partitions.song_albums,
     deps=_SOURCES,
+    op_tags=OWN_PROCESS,
     description="Whether audio and MIDI of each segment are of one moment, by their timestamps and "
     "by ear; what is corrected by the metadata, and what is misaligned.",
 )
@@ -88,6 +90,7 @@ def _alignment_metadata(report: AlignmentReport) -> dict[str, Any]:
     ),
     partitions_def=partitions.song_albums,
     deps=_SOURCES,
+    op_tags=OWN_PROCESS,
     description="Text embeddings that the metadata has not, spectrograms, and what pretrained "
     "audio encoders say, as far as the settings' networks read them; each by the version of what "
     "it is computed with. Only what is missing is computed.",

@@ -57,11 +57,11 @@ def comparison(found: Comparison) -> Metadata:
         for name, model in decided.models.items()
         if model.shapley
     ]
-    bound = found.metrics["settings"]["most_degradation"]
+    bounds = found.bounds
     lost = [
         {"model": name, "trained": trained}
         | {f"without {removed}": metadata.rounded(x.lost.value) for removed, x in each.items()}
-        | {"within": all(x.is_within(bound) for x in each.values())}
+        | {"within": all(x.is_within(bounds[removed]) for removed, x in each.items())}
         for name, kinds in losses(decided).items()
         for trained, each in kinds.items()
     ]
@@ -74,7 +74,7 @@ def comparison(found: Comparison) -> Metadata:
         "macro_f1_by_modalities": metadata.records(subsets),
         "shapley_shares": metadata.records(shares),
         "macro_f1_lost": metadata.records(lost),
-        "most_that_may_be_lost": bound,
+        **{f"most_that_may_be_lost/{removed}": bound for removed, bound in bounds.items()},
         "notes": "; ".join(found.notes) or "none",
         **{f"model/{name}": str(each) for name, each in found.models.items()},
         **plots.inline_files(found.plots),

@@ -231,6 +231,7 @@ EDGE_CASES: Final[tuple[EdgeCase, ...]] = (
         "long_audio",
         "twice as long: cut",
         _audio(lambda made: _raw(np.concatenate([made.heard, made.heard]))),
+        "audio_cut",
     ),
     # Paths
     _case("from_files", "neither in the table: both by their paths", _from_files),

@@ -13,8 +13,10 @@ segments in which that one is there and speaks, and guesses at the others; who k
 has to guess at fewer. That is all there is to gain, and it is known beforehand: see `ceiling`.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Final, Literal, get_args
 
 import numpy as np
@@ -151,6 +153,25 @@ class Plan:
         """Expected accuracy of whoever knows all that these modalities clearly show."""
         told = self.share([s.is_told_by(modalities) for s in self.segments])
         return told + (1 - told) / len(MOODS)
+
+    def attainable_loss(self, modality: Modality) -> float:
+        """Expected accuracy that whoever knows all that is planted loses without a modality."""
+        return self.ceiling() - self.ceiling([m for m in MODALITIES if m != modality])
+
+    def most_lost(self, modality: Modality, judged: int, chance: float) -> float:
+        """Accuracy that such a one loses without a modality on some segments, but by chance.
+
+        Each segment is lost independently of the others with the probability of `attainable_loss`,
+        so that the share that is lost is about normal: the upper quantile of a proportion.
+
+        Args:
+            modality: Which one is taken away.
+            judged: On how many segments.
+            chance: Probability to lose more.
+        """
+        loss = self.attainable_loss(modality)
+        deviation = math.sqrt(loss * (1 - loss) / judged)
+        return loss + NormalDist().inv_cdf(1 - chance) * deviation
 
 
 def plan_songs(

@@ -35,7 +35,7 @@ def of(deployment: Deployment, seconds: Mapping[str, Mapping[str, float]]) -> tu
     plan = planned(report)
     found = comparison_of(deployment)
     judged = found["splits"][found["decided_on"]]
-    bound = deployment.song_config.evaluation.most_degradation
+    bounds = deployment.song_config.evaluation.bounds()
     cases = look_up(deployment, plan)
     declared = declared_of(deployment, plan)
     right = sum(each.holds for each in declared)
@@ -45,8 +45,8 @@ def of(deployment: Deployment, seconds: Mapping[str, Mapping[str, float]]) -> tu
         f"Models on {found['decided_on']}, with intervals of 95%\n" + _scores(judged),
         f"Macro-F1 by what a model is shown on {found['decided_on']}, and the accuracy of whoever "
         "knows all that is planted\n" + _subsets(judged, plan),
-        f"Macro-F1 lost without a modality, of all segments, {bound:g} at most; and of those that "
-        "had it beside another, with intervals of 95%\n" + _lost(judged),
+        "Macro-F1 lost without a modality, of all segments; and of those that "
+        "had it beside another, with intervals of 95%\n" + _lost(judged, bounds),
         _edge_cases(cases),
         f"Declared: {right} of {len(declared)} hold\n" + _declared(declared),
         "Seconds a step\n" + _seconds(seconds),
@@ -115,7 +115,7 @@ def _subsets(judged: Mapping[str, Any], plan: Plan) -> str:
     return table(rows, ["model", *map(subset_name, every)])
 
 
-def _lost(judged: Mapping[str, Any]) -> str:
+def _lost(judged: Mapping[str, Any], bounds: Mapping[str, float]) -> str:
     rows = [
         [name, f"{trained}{of_whom}", *(told(lost[modality]) for modality in MODALITIES)]
         for name, kinds in judged["degradation"].items()
@@ -127,7 +127,8 @@ def _lost(judged: Mapping[str, Any]) -> str:
         for name, model in judged["models"].items()
         if "shapley" in model
     ]
-    return table([*rows, *shares], ["model", "", *MODALITIES])
+    most = ["all", "at most", *(f"{bounds[modality]:g}" for modality in MODALITIES)]
+    return table([*rows, most, *shares], ["model", "", *MODALITIES])
 
 
 def _of_all(found: Mapping[str, Any]) -> str:

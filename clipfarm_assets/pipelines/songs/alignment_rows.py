@@ -169,6 +169,7 @@ def read_alignment(
     layout: SongLayout,
     albums: Iterable[str] | None = None,
     settings: PreprocessingConfig | None = None,
+    media: ParquetRows | None = None,
 ) -> dict[str, Aligned]:
     """Id -> row.
 
@@ -176,8 +177,8 @@ def read_alignment(
         store: Where they are.
         layout: Where there.
         albums: Which; by default all that there are.
-        settings: What they have to be made with, of the media file that there is now; by default
-            whatever.
+        settings: What they have to be made with, and of `media`; by default whatever.
+        media: The media file, if it is open; by default the one that there is now.
 
     Raises:
         NoAlignment: An album has none, it was made with other settings or of other media, or there
@@ -193,11 +194,11 @@ def read_alignment(
     expected: dict[str, str] = {}
     if keys and settings is not None:
         try:
-            media = media_version(ParquetRows.open(store, layout.media()))
+            version = media_version(media or ParquetRows.open(store, layout.media()))
         except FileNotFoundError as error:
             msg = f"{error}: put the media of segments there, and {_REMEDY}"
             raise NoAlignment(msg) from None
-        expected = {_SETTINGS_KEY: _told(settings), _MEDIA_KEY: media}
+        expected = {_SETTINGS_KEY: _told(settings), _MEDIA_KEY: version}
     found: dict[str, Aligned] = {}
     for key in keys:
         for row in _read(store, key, expected):

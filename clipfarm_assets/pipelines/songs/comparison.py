@@ -87,8 +87,8 @@ class JudgedSplit:
     verdicts: Mapping[StrategyName, FusionVerdict]
     without_dropout: Mapping[StrategyName, JudgedModel]
 
-    def to_fields(self, bound: float) -> dict[str, Any]:
-        """As a JSON object; `bound` is the most that may be lost."""
+    def to_fields(self, bounds: Mapping[str, float]) -> dict[str, Any]:
+        """As a JSON object; `bounds` are the most that may be lost without each modality."""
         return {
             **self.rows.to_fields(),
             "models": {name: model.to_fields() for name, model in self.models.items()},
@@ -102,7 +102,7 @@ class JudgedSplit:
                         removed: {
                             **each.to_fields(),
                             "lost": each.lost.value,
-                            "is_within": each.is_within(bound),
+                            "is_within": each.is_within(bounds[removed]),
                         }
                         for removed, each in found.items()
                     }
@@ -122,6 +122,7 @@ class Comparison:
         classes: What they tell.
         splits: ``val`` and ``test``.
         best: The strategy of the best macro-F1 on val, of equal ones the first.
+        bounds: Modality -> most macro-F1 that may be lost without it.
         metrics: ``comparison.json``.
         plots: ``plots/<name>.png`` -> bytes.
         notes: What of it is to be taken with care.
@@ -132,6 +133,7 @@ class Comparison:
     classes: tuple[str, ...]
     splits: Mapping[Split, JudgedSplit]
     best: StrategyName
+    bounds: Mapping[str, float]
     metrics: Mapping[str, Any]
     plots: Mapping[str, bytes]
     notes: tuple[str, ...]
@@ -198,16 +200,16 @@ def compare(
             mirror(found[single(modality)])
         twins = _twins(trainer, without_dropout)
         judged = {split: _judge(rows, split, found, twins, config) for split in JUDGED}
-    bound = config.evaluation.most_degradation
+    bounds = config.evaluation.bounds()
     val = judged["val"].models
     best = max(STRATEGIES, key=lambda name: val[name].metrics["macro_f1"].value or 0.0)
     norms: dict[str, Any] = {name: found[name].json(GRADIENTS)["norms"] for name in STRATEGIES}
     files = {
         COMPARISON_CSV: comparison_csv(judged.values()),
         SHAPLEY_CSV: shapley_csv(judged.values()),
-        DEGRADATION_CSV: degradation_csv(judged.values(), bound),
+        DEGRADATION_CSV: degradation_csv(judged.values(), bounds),
         PREDICTIONS: predictions_parquet(judged.values()),
-        **comparison_plots(rows.classes, judged[DECIDING], best, bound, norms),
+        **comparison_plots(rows.classes, judged[DECIDING], best, bounds, norms),
     }
     metrics = {
         "classes": list(rows.classes),
@@ -216,7 +218,7 @@ def compare(
         "segments": {split: rows.identity(split) for split in JUDGED},
         "settings": config.evaluation.model_dump(mode="json"),
         OTHER_SETTINGS: others,
-        "splits": {split: each.to_fields(bound) for split, each in judged.items()},
+        "splits": {split: each.to_fields(bounds) for split, each in judged.items()},
         "decided_on": DECIDING,
         "best_on_val": best,
         "notes": list(notes),
@@ -226,13 +228,14 @@ def compare(
     for name, data in sorted(files.items()):
         store.put(folder + name, data)
     store.put(folder + COMPARISON, json_bytes(metrics))
-    for told in (*notes, *_told(judged[DECIDING], bound)):
+    for told in (*notes, *_told(judged[DECIDING], bounds)):
         say(told)
     return Comparison(
         models={name: each.id for name, each in found.items()},
         classes=rows.classes,
         splits=judged,
         best=best,
+        bounds=bounds,
         metrics=metrics,
         plots={name: data for name, data in files.items() if name.endswith(".png")},
         notes=notes,
@@ -337,11 +340,14 @@ def _said(rows: SongRows, split: Split, name: str, found: SongSnapshot) -> "Said
     return said
 
 
-def _told(judged: JudgedSplit, bound: float) -> list[str]:
+def _told(judged: JudgedSplit, bounds: Mapping[str, float]) -> list[str]:
     """What came of it, a sentence a strategy and verdict."""
     told = [f"{name}: {verdict.title}; {verdict}" for name, verdict in judged.verdicts.items()]
     for name, kinds in losses(judged).items():
         for kind, found in kinds.items():
-            lost = ", ".join(f"{each.lost.value:+.3f} {removed}" for removed, each in found.items())
-            told.append(f"{name}, {kind}: macro-F1 lost without (at most {bound:g}): {lost}")
+            lost = ", ".join(
+                f"{each.lost.value:+.3f} {removed} (at most {bounds[removed]:g})"
+                for removed, each in found.items()
+            )
+            told.append(f"{name}, {kind}: macro-F1 lost without {lost}")
     return told

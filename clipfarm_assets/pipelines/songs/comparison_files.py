@@ -71,7 +71,7 @@ def shapley_csv(splits: "Iterable[JudgedSplit]") -> bytes:
     )
 
 
-def degradation_csv(splits: "Iterable[JudgedSplit]", bound: float) -> bytes:
+def degradation_csv(splits: "Iterable[JudgedSplit]", bounds: Mapping[str, float]) -> bytes:
     """A row a split, strategy, way of training and modality that is taken away.
 
     Columns: ``split, model, trained, removed, macro_f1, lost, low, high, bound, is_within,
@@ -87,8 +87,8 @@ def degradation_csv(splits: "Iterable[JudgedSplit]", bound: float) -> bytes:
             "lost": each.lost.value,
             "low": each.lost.low,
             "high": each.lost.high,
-            "bound": bound,
-            "is_within": each.is_within(bound),
+            "bound": bounds[removed],
+            "is_within": each.is_within(bounds[removed]),
             "affected": each.affected,
             **_of_affected(each.lost_of_affected),
         }
@@ -161,7 +161,7 @@ def comparison_plots(
     classes: Sequence[str],
     judged: "JudgedSplit",
     best: str,
-    bound: float,
+    bounds: Mapping[str, float],
     norms: Mapping[str, Mapping[str, Sequence[float]]],
 ) -> dict[str, bytes]:
     """``plots/<name>.png`` -> bytes.
@@ -170,7 +170,7 @@ def comparison_plots(
         classes: Names.
         judged: The rows to show.
         best: The strategy to show in full.
-        bound: Most macro-F1 that may be lost where a modality is taken away.
+        bounds: Modality -> most macro-F1 that may be lost where it is taken away.
         norms: Model -> modality -> gradient norm of each epoch.
     """
     rows = judged.rows
@@ -197,7 +197,7 @@ def comparison_plots(
                 }
                 for name, kinds in losses(judged).items()
             },
-            bound,
+            bounds,
             f"macro-F1 lost where a modality is taken away, {title}",
         ),
         "plots/gradients.png": modality_plots.gradients_png(

@@ -18,6 +18,7 @@ from clipfarm_assets.contracts.song_segments import MODALITIES, Modality, Segmen
 from clipfarm_assets.contracts.song_splits import SongSplits, Split
 from clipfarm_assets.pipelines.songs.album_features import Features, SegmentFeatures
 from clipfarm_assets.pipelines.songs.inputs import (
+    CHANGES_VERSION,
     AudioInputs,
     Draw,
     MidiInputs,
@@ -29,6 +30,7 @@ from clipfarm_assets.pipelines.songs.inputs import (
 )
 from clipfarm_assets.pipelines.songs.media import MediaCounts, MediaModality, open_media
 from clipfarm_assets.storage.objects import ObjectStore
+from clipfarm_assets.storage.parquet_rows import ParquetRows
 from clipfarm_assets.storage.song_layout import SongLayout
 from clipfarm_assets.training.song_config import SongConfig
 from clipfarm_assets.training.song_items import Arrays, SegmentItem, input_specs
@@ -87,6 +89,7 @@ class SegmentDataset:
         features: Features | None = None,
         tokenise: Tokenise | None = None,
         kept_bytes: int = KEPT_BYTES,
+        media: ParquetRows | None = None,
     ) -> None:
         """Read the files' footers; nothing is decoded yet.
 
@@ -101,6 +104,7 @@ class SegmentDataset:
             features: What was computed before, by kind; see `open_features`.
             tokenise: For a text encoder that runs in the network.
             kept_bytes: Most bytes of prepared inputs that are kept from epoch to epoch.
+            media: The media file, if it is open.
 
         Raises:
             NoSegments, BadTable: A file is missing, or is none.
@@ -117,6 +121,7 @@ class SegmentDataset:
             modalities=modalities,
             folders=config.data.media_folders,
             counts=self.counts,
+            rows=media,
         )
         stored = stored_audio(config, features)
         tokens = _stored_tokens(stored if is_precomputed(config) else None, segments)
@@ -194,8 +199,9 @@ class SegmentDataset:
         from clipfarm_assets.training.songs.collate import CollateSegments
 
         segments, data = self.of_split(split), self.config.data
-        changes = self.config.preprocessing.model_dump_json() if training else "none"
-        source = f"{self.identity(split)}, changes {_sha256(changes)}"
+        recipe = f"{CHANGES_VERSION} {self.config.preprocessing.model_dump_json()}"
+        changes = _sha256(recipe) if training else "none"
+        source = f"{self.identity(split)}, changes {changes}"
         if training:
             source += f", row groups {self.grouping(split)}"
         return StreamedBatches(
@@ -250,9 +256,14 @@ class SegmentDataset:
             arrays = self._audio.arrays(segment, changes)
         else:
             arrays = self._midi.arrays(segment, changes)
-        if changes is None and key not in self._kept:
+        # Of what training changes only that there is nothing is asked for again.
+        again = not changed[modality] or arrays is None or not self._is_trained_on(segment)
+        if changes is None and again and key not in self._kept:
             self._kept.keep(key, arrays)
         return arrays
+
+    def _is_trained_on(self, segment: Segment) -> bool:
+        return self._splits.split_of[segment.id] == "train"
 
     def _is_used(self, segment: Segment) -> bool:
         reason = None

@@ -67,7 +67,7 @@ class Looked:
         segment_id: Whose.
         made_of: Hash of it; None if there is nothing.
         prepared: It, as makers take it; None if all that follows from it is known.
-        problem: Why there is nothing, where it can't be read.
+        problem: Why there is nothing, where it can't be read; or what of it is left out.
     """
 
     segment_id: str

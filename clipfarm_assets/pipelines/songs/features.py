@@ -65,6 +65,7 @@ __all__ = [
 ]
 
 AUDIO_CORRUPT: Final = "audio_corrupt"
+AUDIO_CUT: Final = "audio_cut"
 
 _WORKERS: Final = 2
 _AHEAD: Final = 4
@@ -239,4 +240,6 @@ def _prepared(
         waveform = prepare(item.audio.data, item.audio.rate, settings)
     except MediaError as error:
         return Looked(name, None, None, SegmentProblem(AUDIO_CORRUPT, f"id {name}", str(error)))
-    return Looked(name, made_of, waveform.samples)
+    cut = waveform.told_cut(settings)
+    problem = SegmentProblem(AUDIO_CUT, f"id {name}", cut) if cut else None
+    return Looked(name, made_of, waveform.samples, problem)

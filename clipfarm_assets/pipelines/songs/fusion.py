@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -20,6 +20,7 @@ from clipfarm_assets.encoders.models import Profile
 from clipfarm_assets.fusion.options import StrategyName
 from clipfarm_assets.pipelines.progress import Say, silent
 from clipfarm_assets.pipelines.songs.fusion_rows import FITTED, SongRows, open_rows
+from clipfarm_assets.pipelines.songs.inputs import CHANGES_VERSION
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.storage.song_layout import SongLayout
 from clipfarm_assets.training import snapshot
@@ -37,7 +38,7 @@ from clipfarm_assets.training.song_snapshot import (
 )
 
 if TYPE_CHECKING:
-    from clipfarm_assets.training.networks.fit import Curve
+    from clipfarm_assets.training.songs.fit import Fitted
     from clipfarm_assets.training.songs.model import SongModel
 
 METRICS: Final = "metrics.json"
@@ -70,7 +71,7 @@ class FusionReport:
             were much larger than another's.
         calibration: ``calibration.json``.
         encoders: Modality -> what it is encoded by.
-        resumed_after: Epochs that a killed run had done before.
+        resumed_after: Epochs of the fusion that a killed run had done before.
         discarded: Checkpoints that were of no use.
         seconds: Wall time.
     """
@@ -114,6 +115,7 @@ def train_fusion(
     cache_dir: Path | None = None,
     profile: Profile | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    shared: dict[str, bytes] | None = None,
 ) -> FusionReport:
     """Fit and publish the fusion model of a strategy, unless it is there, made of the same.
 
@@ -127,6 +129,7 @@ def train_fusion(
         cache_dir: Folder for pretrained encoders' files on this machine.
         profile: Whose encoders are taken where none is named; by default the environment's.
         clock: Gives the snapshot's ``created_at``.
+        shared: `Trainer.warm_starts`, for strategies that are fitted one after the other.
 
     Raises:
         NoSegments, NoSongSplits: There is nothing to fit.
@@ -140,7 +143,8 @@ def train_fusion(
         if cache_dir is None:
             cache_dir = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         rows = open_rows(store, layout, config, say, cache_dir=cache_dir, profile=profile)
-        return Trainer(rows, config, say, warn or say, clock).report(strategy, started)
+        trainer = Trainer(rows, config, say, warn or say, clock, {} if shared is None else shared)
+        return trainer.report(strategy, started)
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,7 @@ class Trainer:
         say: Told how far it is.
         warn: Told of gradients out of balance.
         clock: Gives the snapshots' ``created_at``.
+        warm_starts: What single modalities reached by themselves, which strategies share; it grows.
     """
 
     rows: SongRows
@@ -160,6 +165,7 @@ class Trainer:
     say: Say
     warn: Say
     clock: Callable[[], datetime]
+    warm_starts: dict[str, bytes] = field(default_factory=dict)
 
     def without_modality_dropout(self) -> Self:
         """One that fits without it, on the same rows."""
@@ -173,13 +179,13 @@ class Trainer:
             name: A strategy, or one modality alone.
             started: When, by `time.perf_counter`.
         """
-        found, curve = self.find_or_make(name)
+        found, fitted = self.find_or_make(name)
         mirror(found)
         metrics = found.json(METRICS)
         return FusionReport(
             id=found.id,
             manifest=found.manifest,
-            reused=curve is None,
+            reused=fitted is None,
             rows=metrics["rows"],
             present=metrics["present"],
             left_out=metrics["left_out"],
@@ -189,12 +195,12 @@ class Trainer:
             gradients=found.json(GRADIENTS),
             calibration=found.json(CALIBRATION),
             encoders=found.json(snapshot.CONFIG)["encoders"],
-            resumed_after=curve.resumed_after if curve else 0,
-            discarded=curve.discarded if curve else 0,
+            resumed_after=fitted.resumed_after if fitted else 0,
+            discarded=fitted.discarded if fitted else 0,
             seconds=time.perf_counter() - started,
         )
 
-    def find_or_make(self, name: str) -> "tuple[SongSnapshot, Curve | None]":
+    def find_or_make(self, name: str) -> "tuple[SongSnapshot, Fitted | None]":
         """The model of this name, and how it was fitted, if that is now.
 
         Args:
@@ -224,6 +230,7 @@ class Trainer:
             "settings": model.config.model_dump(mode="json", exclude=_NOT_OF_A_MODEL),
             "segments": {split: self.rows.identity(split) for split in FITTED},
             "row_groups": {"train": self.rows.grouping("train")},
+            "changes": CHANGES_VERSION,
             "encoders": dict(self.rows.encoder_titles),
             # Drawn by the seed, or pretrained: whatever weights it begins with.
             "network": network_identity(model.network),
@@ -233,9 +240,9 @@ class Trainer:
 
     def _make(
         self, model: "SongModel", model_id: SongModelId, used: bytes
-    ) -> "tuple[SongSnapshot, Curve]":
+    ) -> "tuple[SongSnapshot, Fitted]":
         """Fit, calibrate, publish."""
-        from clipfarm_assets.training.networks.fit import StoredCheckpoint
+        from clipfarm_assets.training.networks.checkpoint import SharedCheckpoint, StoredCheckpoint
         from clipfarm_assets.training.songs.evaluation import said_of
         from clipfarm_assets.training.songs.fit import fit_network
 
@@ -243,7 +250,8 @@ class Trainer:
         rows, store, layout = self.rows, self.rows.store, self.rows.layout
         snapshot.check_free(store, layout, model_id, used)
         rates = {str(name): rate for name, rate in model.config.encoder_rates().items()}
-        curve, gradients = fit_network(
+        staging = model_id.staging(layout)
+        fitted = fit_network(
             model.network,
             rows.batches("train", model.name),
             rows.batches("val", model.name),
@@ -251,9 +259,17 @@ class Trainer:
             model.config.training,
             rates,
             name=model.name,
-            checkpoint=StoredCheckpoint(store, f"{model_id.staging(layout)}{_CHECKPOINT}"),
+            checkpoint=StoredCheckpoint(store, staging + _CHECKPOINT),
             say=self.say,
             warn=self.warn,
+            warm_checkpoints={
+                modality: SharedCheckpoint(
+                    StoredCheckpoint(store, f"{staging}{modality}_{_CHECKPOINT}"),
+                    self.warm_starts,
+                    modality,
+                )
+                for modality in model.network.modalities
+            },
         )
         everything = model.network.modalities
         said = said_of(model.network, rows.batches("val", model.name), [everything])
@@ -264,6 +280,7 @@ class Trainer:
         problems = sum((Counter(each.problems) for each in surveys.values()), Counter[str]())
         metrics = {
             "val": classification_metrics(said.labels, values, calibration.cut),
+            "warm_start": fitted.warm_scores(),
             "rows": {split: rows.counts_by_name(split) for split in FITTED},
             "present": {split: dict(survey.present) for split, survey in surveys.items()},
             "left_out": rows.left_out(),
@@ -273,17 +290,17 @@ class Trainer:
             **model.artifacts(),
             snapshot.CONFIG: used,
             METRICS: json_bytes(metrics),
-            CURVES: json_bytes({model.name: curve.to_fields()}),
+            CURVES: json_bytes({model.name: fitted.to_fields()}),
             CALIBRATION: json_bytes(calibration.to_fields()),
-            GRADIENTS: json_bytes(gradients.to_fields()),
-            GRADIENTS_CSV: gradients.to_csv().encode(),
+            GRADIENTS: json_bytes(fitted.gradients.to_fields()),
+            GRADIENTS_CSV: fitted.gradients.to_csv().encode(),
         }
         facts = {
             "seconds": round(time.perf_counter() - started, 3),
-            "resumed_after": curve.resumed_after,
+            "resumed_after": fitted.resumed_after,
         }
         try:
             snapshot.publish(store, layout, model_id, artifacts, facts, self.clock)
         except snapshot.SnapshotExists:
             self.say(f"song model {model_id}: another run was faster, with the same inputs")
-        return open_song_model(store, layout, model.name, model_id.version), curve
+        return open_song_model(store, layout, model.name, model_id.version), fitted

@@ -18,6 +18,7 @@ from clipfarm_assets.pipelines.songs.alignment_rows import (
     use_alignment,
 )
 from clipfarm_assets.pipelines.songs.dataset import SegmentDataset, Survey
+from clipfarm_assets.pipelines.songs.media import media_rows
 from clipfarm_assets.pipelines.songs.segments import read_segments
 from clipfarm_assets.pipelines.songs.splits import check_splits, read_splits
 from clipfarm_assets.pipelines.songs.stored_features import check_features, open_features
@@ -25,6 +26,7 @@ from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.storage.song_layout import SongLayout
 from clipfarm_assets.training.classification.values import Labels
 from clipfarm_assets.training.song_config import SongConfig
+from clipfarm_assets.training.song_items import Arrays
 from clipfarm_assets.training.song_models import network_models
 from clipfarm_assets.training.song_snapshot import SongSnapshot, modality_of
 
@@ -252,7 +254,8 @@ def open_rows(
     segments = read_segments(store, layout, config.data.columns).segments
     settings = config.preprocessing.alignment
     pairs = sorted({each.album for each in segments if each.has_audio and each.has_midi})
-    found = read_alignment(store, layout, pairs, config.preprocessing)
+    media = media_rows(store, layout)  # one file, whatever is put in its place meanwhile
+    found = read_alignment(store, layout, pairs, config.preprocessing, media)
     alignment = use_alignment(segments, found, settings)
     told = f"{len(alignment.excluded)} left out, {len(alignment.flagged)} used nevertheless"
     if alignment.excluded or alignment.flagged:
@@ -271,6 +274,7 @@ def open_rows(
         corrections=alignment.corrections,
         features=open_features(store, layout, config, cache_dir=cache_dir, profile=profile),
         tokenise=_tokenise(config, models),
+        media=media,
     )
     groups = song_groups(segments, splits.by)
     return SongRows(store, layout, config, dataset, groups, alignment, models)
@@ -285,7 +289,8 @@ def _tokenise(config: SongConfig, models: Mapping[Modality, ResolvedModel]) -> A
 
     tokenizer = LyricTokenizer(models["text"].path, encoder.max_tokens)
 
-    def tokenise(text: str) -> dict[str, NDArray[np.int64]]:
-        return {name: value[0].numpy() for name, value in tokenizer([text]).inputs.items()}
+    def tokenise(text: str) -> tuple[Arrays, int]:
+        found = tokenizer([text])
+        return {name: value[0].numpy() for name, value in found.inputs.items()}, found.cut[0]
 
     return tokenise

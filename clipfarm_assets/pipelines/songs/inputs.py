@@ -9,12 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clipfarm_assets.contracts.song_segments import Segment, SegmentColumns
 from clipfarm_assets.encoders.base import MediaError
 from clipfarm_assets.encoders.midi import augment as midi_augment
-from clipfarm_assets.encoders.midi.piano_roll import piano_roll
+from clipfarm_assets.encoders.midi.piano_roll import drawn, piano_roll
 from clipfarm_assets.encoders.midi.score import Score, read_score
 from clipfarm_assets.encoders.midi.smf import BadMidi
 from clipfarm_assets.encoders.midi.tokens import MidiLikeSettings, midi_like, remi
@@ -31,8 +30,12 @@ from clipfarm_assets.training.song_config import SongConfig
 from clipfarm_assets.training.song_encoder_config import CnnAudio, PianoRollMidi, PrecomputedText
 from clipfarm_assets.training.song_items import Arrays, ArraySpec, arrays_bytes
 
-Tokenise: TypeAlias = Callable[[str], Mapping[str, NDArray[np.int64]]]
+Tokenise: TypeAlias = Callable[[str], tuple[Arrays, int]]
+"""Of a text its tokens, and how many more there were than are taken."""
 """Gives a text's ``input_ids`` and ``attention_mask``."""
+
+CHANGES_VERSION: Final = "song-changes-1"
+"""How sound and notes are changed in training; to be another wherever that makes others of them."""
 
 _SHOWN: Final = 300
 
@@ -98,7 +101,11 @@ class TextInputs:
         if not segment.has_text:
             return None
         if self._tokenise is not None:
-            return dict(self._tokenise(segment.lyric_text))
+            arrays, cut = self._tokenise(segment.lyric_text)
+            if cut:
+                detail = f"{cut} tokens more than the encoder takes: they are cut"
+                self._counts.note("text_cut", segment, detail)
+            return arrays
         vector = self._stored(segment)
         if vector is None and self._features is not None:
             vector = self._features.get(segment)
@@ -188,10 +195,13 @@ class AudioInputs:
         if raw is None:
             return None
         try:
-            samples = waveforms.prepare(raw.data, raw.rate, self._settings).samples
+            prepared = waveforms.prepare(raw.data, raw.rate, self._settings)
         except MediaError as error:
             self._counts.note("bad_audio", segment, str(error)[:_SHOWN])
             return None
+        samples = prepared.samples
+        if cut := prepared.told_cut(self._settings):
+            self._counts.note("audio_cut", segment, cut)
         if draw is not None and self._augment is not None:
             change, rng = draw.of_sound(segment, self._augment)
             samples = audio_augment.apply_change(samples, self._settings.sample_rate, change, rng)
@@ -268,6 +278,10 @@ class MidiInputs:
             score = self._changed(score, segment, draw, heard)
         # By the timestamps, or what else is known of the pair; see `songs/alignment`.
         score = score.shifted(self._corrections.get(segment.id, 0.0))
+        late = int((score.notes["start"] >= self._seconds).sum())
+        if late and draw is None:
+            detail = f"{late} notes begin after {self._seconds:g} s: they are left out"
+            self._counts.note("notes_cut", segment, detail)
         # What the sound is cut to, before it is stretched and after.
         score = score.cut(0.0, self._seconds * min(1.0, heard.speed)).faster(heard.speed)
         if not len(score.notes):
@@ -302,7 +316,13 @@ class MidiInputs:
                 pitches=self._midi.pitches,
                 drums=self._midi.drums,
             )
-            return {"roll": roll}
+            shown = drawn(score, self._midi.pitches, self._midi.drums)
+            # That drums are no part of it is a setting; that a pitch has no place there is a loss.
+            beyond = int((~shown & (self._midi.drums | ~score.notes["is_drum"])).sum())
+            if beyond or not shown.any():
+                detail = f"of {len(shown)} notes it shows {shown.sum()}: {beyond} lie beyond it"
+                self._counts.note("notes_cut" if shown.any() else "no_notes", segment, detail)
+            return {"roll": roll} if shown.any() else None
         settings: Any = self._midi.token_settings(self._encoder.vocabulary)
         tokenised = midi_like if isinstance(settings, MidiLikeSettings) else remi
         events = tokenised(score, settings)

@@ -199,7 +199,7 @@ class Media:
             if path.startswith("/"):
                 found: tuple[bytes, Source] = self._on_disk(path), "disk"
             else:
-                found = self._in_store(path), "store"
+                found = self._below(path)
             if not found[0]:
                 raise _NoFile("empty_file", f"{path!r:.{_SHOWN}} has no bytes")  # noqa: TRY301
         except _NoFile as error:
@@ -208,6 +208,21 @@ class Media:
             return None
         self.counts.sources[modality][found[1]] += 1
         return found
+
+    def _below(self, path: str) -> tuple[bytes, Source]:
+        """A relative path's: of the store, else of the first folder that has it."""
+        try:
+            return self._in_store(path), "store"
+        except _NoFile as nowhere:
+            if nowhere.kind != "file_not_found":
+                raise
+            for folder in self._folders:
+                try:
+                    return self._on_disk(str(Path(folder, path))), "disk"
+                except _NoFile as error:
+                    if error.kind != "file_not_found":
+                        raise
+            raise
 
     def _in_store(self, path: str) -> bytes:
         nowhere = f"no object {path!r:.{_SHOWN}} below {self._layout.files()}"
@@ -256,6 +271,23 @@ class Media:
                 os.close(descriptor)
 
 
+def media_rows(store: ObjectStore, layout: SongLayout) -> ParquetRows:
+    """The media file as it is now; reading it later fails if it was written again.
+
+    Raises:
+        NoSegments: There is none.
+        BadTable: It is no parquet file.
+    """
+    try:
+        return ParquetRows.open(store, layout.media())
+    except FileNotFoundError:
+        msg = (
+            f"the store {store.url} must hold the media of segments at {layout.media()}: it does "
+            "not; put the parquet file there, or set the layout's key to where it is"
+        )
+        raise NoSegments(msg) from None
+
+
 def open_media(
     store: ObjectStore,
     layout: SongLayout,
@@ -264,6 +296,7 @@ def open_media(
     modalities: Sequence[MediaModality] = ("audio", "midi"),
     folders: Sequence[Path | str] = (),
     counts: MediaCounts | None = None,
+    rows: ParquetRows | None = None,
 ) -> Media:
     """Open the media file by its footer.
 
@@ -274,19 +307,13 @@ def open_media(
         modalities: What is going to be asked for: columns of others are never read.
         folders: Of this machine, that absolute paths may lead into.
         counts: To be counted on; by default a fresh one.
+        rows: The file, if it is open; see `media_rows`.
 
     Raises:
         NoSegments: There is no media file.
         BadTable: It is no parquet file, or lacks columns.
     """
-    try:
-        rows = ParquetRows.open(store, layout.media())
-    except FileNotFoundError:
-        msg = (
-            f"the store {store.url} must hold the media of segments at {layout.media()}: it does "
-            "not; put the parquet file there, or set the layout's key to where it is"
-        )
-        raise NoSegments(msg) from None
+    rows = rows or media_rows(store, layout)
     needed = (columns.segment_id, *(name for each in modalities for name in _COLUMNS[each]))
     lacking = [name for name in needed if name not in rows.schema.names]
     if lacking:

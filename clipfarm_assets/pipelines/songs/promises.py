@@ -226,13 +226,13 @@ def degrades_gracefully(
 ) -> Verdict:
     """With a modality taken away a strategy loses no more macro-F1 than the settings allow.
 
-    The bound is the deployment's, and is on all segments, also those that never had the modality;
+    Bounds are the deployment's, and on all segments, also those that never had the modality;
     facts say what the others lose.
     """
     found = _compared(store, layout, strategy)
     if isinstance(found, Finding):
         return Verdict((found,), 0)
-    bound = config.evaluation.most_degradation
+    bounds = config.evaluation.bounds()
     kinds = found["degradation"][strategy]
     findings = (
         *_judged_otherwise(found, config, strategy),
@@ -240,13 +240,15 @@ def degrades_gracefully(
         *(_fitted_otherwise(found, strategy) if WITHOUT_DROPOUT in kinds else ()),
         *(
             Finding(
-                strategy, f"loses {each['lost']:.3f} macro-F1 without {removed}, at most {bound:g}"
+                strategy,
+                f"loses {each['lost']:.3f} macro-F1 without {removed}, at most {bounds[removed]:g}",
             )
             for removed, each in kinds[WITH_DROPOUT].items()
-            if each["lost"] > bound
+            if each["lost"] > bounds[removed]
         ),
     )
-    facts: dict[str, Any] = {"bound": bound, "confidence": f"{found['settings']['confidence']:.0%}"}
+    facts: dict[str, Any] = {f"bound/{removed}": bound for removed, bound in bounds.items()}
+    facts["confidence"] = f"{found['settings']['confidence']:.0%}"
     for kind, losses in kinds.items():
         words = "lost" if kind == WITH_DROPOUT else "lost_without_dropout"
         for removed, each in losses.items():

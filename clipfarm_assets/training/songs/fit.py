@@ -1,7 +1,8 @@
 """How networks of songs are fitted: what is minimised, at which rates, clipped and watched how."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
@@ -20,6 +21,7 @@ from clipfarm_assets.training.networks.parameter_groups import ParameterGroup
 from clipfarm_assets.training.networks.watch import GradientWatch
 from clipfarm_assets.training.song_config import TrainingConfig
 from clipfarm_assets.training.songs.gradients import GradientHistory
+from clipfarm_assets.training.songs.warm_start import warm_start
 
 
 def objective_of(
@@ -68,6 +70,46 @@ def learning_parameters(module: nn.Module) -> int:
     return sum(each.numel() for each in module.parameters() if each.requires_grad)
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """How a network was fitted.
+
+    Attributes:
+        curve: Of the fusion.
+        warm_start: Modality -> curve of it by itself, before; empty without a warm start.
+        gradients: Norms by modality and epoch.
+    """
+
+    curve: Curve
+    warm_start: Mapping[str, Curve]
+    gradients: GradientHistory
+
+    @property
+    def resumed_after(self) -> int:
+        """Epochs of the fusion that a checkpoint brought along."""
+        return self.curve.resumed_after
+
+    @property
+    def discarded(self) -> int:
+        """Checkpoints that were of no use."""
+        return sum(each.discarded for each in (self.curve, *self.warm_start.values()))
+
+    def to_fields(self) -> dict[str, Any]:
+        """The curves as a JSON object."""
+        warm = {name: each.to_fields() for name, each in self.warm_start.items()}
+        return {**self.curve.to_fields(), "warm_start": warm}
+
+    def warm_scores(self) -> dict[str, dict[str, float]]:
+        """Modality -> how well its own head tells the classes of val after the warm start."""
+        return {
+            name: {
+                "epochs": len(each.val_score),
+                **{key: values[each.best_epoch] for key, values in _scores(each).items()},
+            }
+            for name, each in self.warm_start.items()
+        }
+
+
 def fit_network(
     network: FusionNetwork,
     train: Batches,
@@ -80,7 +122,8 @@ def fit_network(
     checkpoint: Checkpoint | None,
     say: Say,
     warn: Say,
-) -> tuple[Curve, GradientHistory]:
+    warm_checkpoints: Mapping[str, Checkpoint] | None = None,
+) -> Fitted:
     """Fit `network` in place; see `fit_batches`. A checkpoint of no use is discarded, and counted.
 
     Args:
@@ -88,12 +131,13 @@ def fit_network(
         train: Its inputs, and classes.
         val: Likewise; decides when to stop.
         counts: Train rows of each class.
-        config: How.
+        config: How. There is no warm start of a network without auxiliary heads.
         rates: Learning rate of each modality's encoder, see `rate_groups`.
         name: What is fitted, as messages say it.
         checkpoint: See `fit_batches`.
         say: Gets lines of progress.
         warn: Gets advice on gradients that are out of balance.
+        warm_checkpoints: By modality, see `warm_start`.
 
     Raises:
         ValueError: See `objective_of`.
@@ -101,8 +145,21 @@ def fit_network(
     """
     groups = rate_groups(network, rates)
     clipped = config.clip_per_modality is not None
+    warmed: dict[str, Curve] = {}
+    if network.unimodal and config.warm_start_epochs:
+        warmed = warm_start(
+            network,
+            train,
+            val,
+            config,
+            objective_of(config, counts, has_auxiliary=False),
+            groups,
+            name=name,
+            checkpoints=warm_checkpoints or {},
+            say=say,
+        )
     fitted: nn.Module = network
-    if network.unimodal:
+    if network.unimodal and config.auxiliary_weight:
         fitted = AllLogits(network)
         groups = [replace(group, module=f"network.{group.module}") for group in groups]
     curve = fit_batches(
@@ -121,4 +178,14 @@ def fit_network(
         restart_foreign=True,
         watch=GradientWatch(network, config.imbalance_ratio, clipped=clipped, name=name, warn=warn),
     )
-    return curve, GradientHistory.of(curve.watched, config.imbalance_ratio, clipped=clipped)
+    gradients = GradientHistory.of(
+        curve.watched,
+        config.imbalance_ratio,
+        clipped=clipped,
+        warm_start={modality: each.watched[modality] for modality, each in warmed.items()},
+    )
+    return Fitted(curve, warmed, gradients)
+
+
+def _scores(curve: Curve) -> dict[str, tuple[float, ...]]:
+    return {curve.score_name: curve.val_score, **curve.other_scores}

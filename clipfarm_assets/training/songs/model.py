@@ -148,7 +148,15 @@ def settings_of(config: SongConfig, name: str) -> SongConfig:
         fusion = fusion.model_copy(update={"strategy": name})
     else:
         fusion = fusion.model_copy(update={"strategy": "late"})
-        training = training.model_copy(update={"modality_dropout": 0.0, "auxiliary_weight": 0.0})
+        epochs = training.fit.max_epochs + training.warm_start_epochs
+        training = training.model_copy(
+            update={
+                "fit": training.fit.model_copy(update={"max_epochs": epochs}),
+                "warm_start_epochs": 0,
+                "modality_dropout": 0.0,
+                "auxiliary_weight": 0.0,
+            }
+        )
     return SongConfig(
         model=config.model.model_copy(update={"fusion": fusion}),
         preprocessing=config.preprocessing,

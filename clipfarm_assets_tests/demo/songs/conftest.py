@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from clipfarm_assets.demo.songs.config import CONFIG
+from clipfarm_assets.demo.songs.config import demo_config
 from clipfarm_assets.demo.songs.corpus import SongCorpus, make_songs
 from clipfarm_assets.ledger.ledger import Ledger
 from clipfarm_assets.pipelines.deployment import Deployment
@@ -33,7 +33,7 @@ def prepared(tmp_path_factory):
     store, layout, config = (
         ObjectStore.open(str(folder / "store")),
         SongLayout(),
-        song_config(CONFIG),
+        song_config(demo_config(SONGS)),
     )
     corpus = make_songs(store, layout, SONGS, SEGMENTS, edge_cases=True)
     make_splits(store, layout, config)

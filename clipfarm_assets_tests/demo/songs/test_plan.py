@@ -2,9 +2,11 @@
 
 from itertools import combinations
 
+import numpy as np
 import pytest
 
 from clipfarm_assets.contracts.song_columns import MODALITIES
+from clipfarm_assets.demo.songs.config import demo_config, most_degradation
 from clipfarm_assets.demo.songs.lyrics import MOODS
 from clipfarm_assets.demo.songs.plan import (
     ALBUMS,
@@ -19,6 +21,7 @@ from clipfarm_assets.demo.songs.plan import (
     WITHOUT_MIDI_IN_SPARSE,
     plan_songs,
 )
+from clipfarm_assets.training.song_config import song_config
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +82,27 @@ def test_the_same_arguments_give_the_same_plan():
 def test_too_few_is_one_sentence(songs, segments):
     with pytest.raises(ValueError, match=f"4 songs or more.*found {songs} of {segments}"):
         plan_songs(songs, segments)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_what_is_lost_without_a_modality_is_that_of_who_knows_all_that_is_planted(plan, modality):
+    """Such a one, asked about samples of segments, loses more than the bound as often as said."""
+    rest = [m for m in MODALITIES if m != modality]
+    told = np.array([[s.is_told_by(MODALITIES), s.is_told_by(rest)] for s in plan.segments])
+    rng = np.random.default_rng(0)
+    guess = rng.random((4000, 120)) < 1 / len(MOODS)
+    drawn = told[rng.integers(len(told), size=guess.shape)]
+    lost = ((drawn | guess[..., None]) @ [1, -1]).mean(axis=1)
+    assert lost.mean() == pytest.approx(plan.attainable_loss(modality), abs=0.002)
+    for chance in (0.05, 0.2):
+        beyond = (lost > plan.most_lost(modality, 120, chance)).mean()
+        assert beyond == pytest.approx(chance, abs=0.04)
+        assert beyond > 0
+
+
+def test_the_demos_bounds_are_what_its_corpus_plants(plan):
+    bounds = song_config(demo_config()).evaluation.bounds()
+    assert bounds == most_degradation()
+    for modality, bound in bounds.items():
+        assert plan.attainable_loss(modality) < bound < plan.attainable_loss(modality) + 0.1
+    assert bounds["midi"] < bounds["audio"] < bounds["text"], "a rare modality has less to lose"

@@ -61,7 +61,7 @@ def settings(**changes):
                 "alignment": changes.pop("alignment", {}),
             },
             "data": {"ratios": [0.5, 0.2, 0.3], "shuffle_buffer": 64, **changes.pop("data", {})},
-            "training": {"modality_dropout": 0.2, **changes, "fit": fit},
+            "training": {"modality_dropout": 0.2, "warm_start_epochs": 0, **changes, "fit": fit},
             "evaluation": {"resamples": 200, "most_degradation": 0.4},
         }
     )

@@ -12,7 +12,10 @@ from clipfarm_assets.encoders.waveforms.mel import log_mel
 from clipfarm_assets.pipelines.songs.dataset import SegmentDataset
 from clipfarm_assets.pipelines.songs.inputs import WrongStored
 from clipfarm_assets.training.song_encoders.build import build_network
+from clipfarm_assets.training.song_items import arrays_bytes
 from clipfarm_assets.training.songs.collate import collate, fusion_inputs
+from clipfarm_assets_tests.encoders.midi.files import midi as midi_file
+from clipfarm_assets_tests.encoders.midi.files import notes, track
 from clipfarm_assets_tests.pipelines.songs.dataset_kit import (
     DIM,
     SECONDS,
@@ -90,6 +93,52 @@ def test_missing_midi_handling_majority_case(counting):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("drums", "found"), [(False, [True, False, False]), (True, [True, True, False])]
+)
+def test_notes_of_which_the_roll_shows_none_are_no_midi(counting, drums, found):
+    """Drums alone, or pitches beyond the roll's: zeros that nobody could tell from silence."""
+    beat = midi_file(track(*notes((0, 240, 60), channel=9)))
+    media = [media_of(0), media_of(1, midi_binary=beat), media_of(2, midi_binary=midi((20,)))]
+    settings = config(midi={"drums": drums})
+    dataset = dataset_of(counting, [usual(n) for n in range(3)], media, settings)
+    batch = batch_of(dataset)
+    assert batch["modality_mask"][:, 2].tolist() == found
+    assert batch["midi"]["roll"].flatten(1).any(dim=1).tolist() == found
+    assert dataset.counts.counted().counts == {"no_notes": found.count(False)}
+
+
+def test_what_is_beyond_the_window_or_the_roll_is_counted(counting):
+    """The sound and the notes that the segment's second shows are used, and the rest is told."""
+    beats = track(*notes((0, 240, 60), (1200, 1300, 61)), *notes((0, 240, 60), channel=9))
+    long = media_of(0, audio_waveform=waveform(0, seconds=1.5), midi_binary=midi_file(beats))
+    low = media_of(1, midi_binary=midi((60, 20)))
+    dataset = dataset_of(counting, [usual(0), usual(1)], [long, low])
+    batch = batch_of(dataset)
+    assert batch["modality_mask"].all()
+    problems = dataset.counts.counted()
+    assert problems.counts == {"audio_cut": 1, "notes_cut": 2}
+    assert "0.5 s after 1 s are left out" in str(problems)
+
+
+def test_what_training_changes_takes_no_room_from_what_is_kept(counting):
+    """Train is looked at first, as it is; its epochs see other notes and sounds."""
+    rows = [usual(n) for n in range(4)]
+    splits = SongSplits(
+        {f"s{n}": "train" if n < 2 else "val" for n in range(4)}, {f"s{n}": "" for n in range(4)}
+    )
+    settings = config(audio={"augment": {"enabled": True}}, midi={"augment": {"enabled": True}})
+    usually = dataset_of(counting, rows, splits=splits)
+    (item,) = list(usually.items("val"))[:1]
+    room = 2 * sum(arrays_bytes(arrays) for arrays in item.inputs.values() if arrays) + 100
+    dataset = dataset_of(counting, rows, settings=settings, splits=splits, kept_bytes=room)
+    for split in ("train", "val"):
+        dataset.survey(split)
+    before = dict(dataset.counts.sources["midi"])
+    assert len(list(dataset.items("val"))) == 2
+    assert dict(dataset.counts.sources["midi"]) == before, "it was read again"
+
+
 def test_missing_audio_handling(counting):
     rows = [usual(0), usual(1, has_audio=False), usual(2), usual(3)]
     media = [media_of(n) for n in range(4)]
@@ -142,14 +191,18 @@ def test_stored_vectors_of_another_length_stop_the_run(counting):
 def test_texts_are_tokenised_where_the_encoder_runs_along(counting):
     def tokenise(text):
         ids = np.zeros(8, np.int64)
-        ids[: len(text)] = [ord(letter) for letter in text]
-        return {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64)}
+        ids[: len(text)] = [ord(letter) for letter in text[:8]]
+        return {"input_ids": ids, "attention_mask": (ids > 0).astype(np.int64)}, len(text[8:])
 
     settings = config(text_encoder={"type": "deberta", "max_tokens": 8})
-    rows = [usual(0, lyric_text="la"), usual(1, lyric_text=" ")]
-    batch = batch_of(dataset_of(counting, rows, settings=settings, tokenise=tokenise))
-    assert batch["text"]["input_ids"].tolist() == [[108, 97, *[0] * 6], [0] * 8]
-    assert batch["text"]["attention_mask"].sum(dim=1).tolist() == [2, 0]
+    rows = [usual(n, lyric_text=text) for n, text in enumerate(("la", " ", "a" * 10))]
+    dataset = dataset_of(counting, rows, settings=settings, tokenise=tokenise)
+    batch = batch_of(dataset)
+    assert batch["text"]["input_ids"].tolist() == [[108, 97, *[0] * 6], [0] * 8, [97] * 8]
+    assert batch["text"]["attention_mask"].sum(dim=1).tolist() == [2, 0, 8]
+    problems = dataset.counts.counted()
+    assert problems.counts == {"text_cut": 1}
+    assert "2 tokens more" in str(problems)
     with pytest.raises(ValueError, match="'deberta' needs a tokeniser"):
         dataset_of(counting, rows, settings=settings)
 

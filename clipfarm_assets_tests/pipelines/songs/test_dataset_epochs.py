@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from clipfarm_assets.contracts.song_splits import SongSplits
+from clipfarm_assets.pipelines.songs import dataset as room
 from clipfarm_assets.pipelines.songs.album_features import AlbumFeatures
 from clipfarm_assets.pipelines.songs.feature_files import SongFeatures
 from clipfarm_assets.training.networks.reproducible import Stream, generator
@@ -102,7 +103,7 @@ def test_epochs_read_the_media_in_the_order_of_its_row_groups(counting):
     assert counting.count("get") == 0
 
 
-def test_identity_is_of_all_that_is_seen_and_of_nothing_else(counting):
+def test_identity_is_of_all_that_is_seen_and_of_nothing_else(counting, monkeypatch):
     rows = [usual(n) for n in range(4)]
     media = [media_of(n) for n in range(4)]
     base = dataset_of(counting, rows, media)
@@ -121,7 +122,11 @@ def test_identity_is_of_all_that_is_seen_and_of_nothing_else(counting):
         found.add(dataset_of(counting, **given).identity("train"))
     assert len(found) == 6
     plain = base.as_batches("train", training=False).identity()
-    assert plain != base.as_batches("train", training=True).identity()
+    changed = base.as_batches("train", training=True).identity()
+    assert plain != changed
+    monkeypatch.setattr(room, "CHANGES_VERSION", "another")
+    assert base.as_batches("train", training=True).identity() != changed
+    assert base.as_batches("train", training=False).identity() == plain
 
 
 def test_features_are_read_an_album_at_a_time(counting):

@@ -18,6 +18,7 @@ from clipfarm_assets.pipelines.songs.alignment_rows import NoAlignment
 from clipfarm_assets.pipelines.songs.feature_files import NoFeatures
 from clipfarm_assets.pipelines.songs.fusion import train_fusion
 from clipfarm_assets.pipelines.songs.fusion_rows import NoLabelledSegments, open_rows
+from clipfarm_assets.pipelines.songs.inputs import CHANGES_VERSION
 from clipfarm_assets.pipelines.songs.splits import NoSongSplits, read_splits
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.training.environment import GIT_SHA_VARIABLE
@@ -177,12 +178,13 @@ def test_every_strategy_fits_and_loads(planted, strategy):
 
 
 def test_killed_at_any_write_the_next_run_leaves_the_same_bytes(tmp_path):
-    """Writes are checkpoints, one an epoch, artifacts, staged and final, and their copies.
+    """Writes are checkpoints, one an epoch of a modality alone and of fusion, artifacts, staged and
+    final, and their copies.
 
     Notes are changed each epoch, so that their files, with a fault each, are read in each again.
     """
     changed = {"augment": {"enabled": True, "probability": 1.0}}
-    config = kit.settings(midi=changed, fit={"max_epochs": 2, "patience": 2})
+    config = kit.settings(midi=changed, fit={"max_epochs": 2, "patience": 2}, warm_start_epochs=1)
     planted = {"songs": FEW, "hanging": (40,)}
     segments = kit.plant(ObjectStore.open(str(tmp_path / "whole")), **planted)
     whole = DisturbedStore(str(tmp_path / "whole"), 10**9, kill)
@@ -191,9 +193,9 @@ def test_killed_at_any_write_the_next_run_leaves_the_same_bytes(tmp_path):
     seen = [one for one in segments if one.has_midi and split_of[one.id] != "test"]
     assert report.problems == {"hanging_notes": len(seen)}
     expected, resumed = comparable(whole), []
-    assert whole.writes > 2 + 3 * len(NAMES)
-    # Every epoch, the first and last of each kind of write.
-    tried = [1, 2, 3, 4, 2 + len(NAMES), 3 + len(NAMES), 2 + 2 * len(NAMES), whole.writes]
+    assert whole.writes > 5 + 3 * len(NAMES)
+    # In each phase, the first and last of each kind of write.
+    tried = [1, 3, 5, 6, 5 + len(NAMES), 6 + len(NAMES), 5 + 2 * len(NAMES), whole.writes]
     for nth in tried:
         folder = str(tmp_path / str(nth))
         kit.plant(ObjectStore.open(folder), **planted)
@@ -202,7 +204,7 @@ def test_killed_at_any_write_the_next_run_leaves_the_same_bytes(tmp_path):
         store = ObjectStore.open(folder)
         resumed.append(trained(store, config=config).resumed_after)
         assert comparable(store) == expected, nth
-    assert resumed[:3] == [0, 1, 2], "an epoch that was done is not done again"
+    assert resumed[:4] == [0, 0, 1, 2], "an epoch that was done is not done again"
 
 
 def test_row_groups_that_order_epochs_make_another_version(store):
@@ -293,6 +295,7 @@ def test_packages_that_decide_bits_are_part_of_the_version(planted):
     used = open_song_model(planted[0], kit.LAYOUT, "late").json("config_used.json")
     for name in ("librosa", "soxr", "tokenizers", "transformers", "torch"):
         assert used["versions"][name] == version(name)
+    assert used["changes"] == CHANGES_VERSION, "so does how sound and notes are changed"
 
 
 def test_encoders_are_those_of_the_profile(store, tmp_path, monkeypatch):

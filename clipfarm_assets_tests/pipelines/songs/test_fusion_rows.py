@@ -1,15 +1,18 @@
 """The rows that models are fitted and judged on: no song in two splits, whatever was stored."""
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from clipfarm_assets.contracts.song_splits import SPLITS
+from clipfarm_assets.pipelines.songs import fusion_rows
 from clipfarm_assets.pipelines.songs.comparison import compare
 from clipfarm_assets.pipelines.songs.fusion import train_fusion
 from clipfarm_assets.pipelines.songs.fusion_rows import open_rows
 from clipfarm_assets.pipelines.songs.splits import StaleSplits, make_splits, read_splits
-from clipfarm_assets.storage.objects import ObjectStore
+from clipfarm_assets.storage.objects import ObjectChanged, ObjectStore
 from clipfarm_assets.storage.tables import parquet_to_table
+from clipfarm_assets.training.song_models import network_models
 from clipfarm_assets_tests.pipelines.songs import fusion_kit as kit
 from clipfarm_assets_tests.pipelines.songs.segment_kit import parquet
 
@@ -40,6 +43,20 @@ def rename(store, names):
     place = found.schema.get_field_index("song_id")
     changed = found.set_column(place, "song_id", pa.array(songs, pa.string()))
     store.put(kit.LAYOUT.metadata(), parquet(changed))
+
+
+def test_media_that_change_meanwhile_are_not_read_as_those_that_were_aligned(store, monkeypatch):
+    """The file is written again between the look at the alignment and the first segment."""
+
+    def write_again(*args, **options):
+        media = pq.read_table(pa.BufferReader(store.get(kit.LAYOUT.media())))
+        store.put(kit.LAYOUT.media(), parquet(media, row_group_size=3))
+        return network_models(*args, **options)
+
+    monkeypatch.setattr(fusion_rows, "network_models", write_again)
+    rows = rows_of(store)
+    with pytest.raises(ObjectChanged):
+        rows.dataset.survey("train")
 
 
 def test_songs_that_turn_out_to_be_one_are_not_parted(store):

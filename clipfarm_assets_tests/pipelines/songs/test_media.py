@@ -73,6 +73,26 @@ def test_audio_from_disk_path_fallback(folder, tmp_path):
     assert sources(media)["audio"] == {"store": 2, "disk": 1, "parquet": 1}
 
 
+def test_a_relative_path_that_the_store_lacks_leads_into_the_folders(folder, tmp_path):
+    """As in projects whose files name theirs by where they were made."""
+    data, other = midi((50, 52)), midi((50, 53))
+    for place, content in (("one", None), ("two", data), ("three", other)):
+        (tmp_path / place / "blue").mkdir(parents=True)
+        if content:
+            (tmp_path / place / "blue" / "a.mid").write_bytes(content)
+    (tmp_path / "outside.mid").write_bytes(data)
+    (tmp_path / "one" / "link.mid").symlink_to(tmp_path / "outside.mid")
+    paths = ["blue/a.mid", "./blue/a.mid", "../outside.mid", "link.mid", "blue/none.mid", "blue"]
+    rows = [row(str(n), midi_file=path) for n, path in enumerate(paths)]
+    segments = put_segments(folder, rows, [media_of(n, **NO_MIDI) for n in range(len(paths))])
+    media = open_media(folder, LAYOUT, folders=[tmp_path / n for n in ("one", "two", "three")])
+    assert [media.midi(segment) for segment in segments] == [data, data, *[None] * 4]
+    assert sources(media)["midi"] == {"disk": 2, "absent": 4}
+    assert media.counts.counted().counts == {"file_not_found": 1, "refused_path": 3}
+    folder.put(LAYOUT.file("blue/a.mid"), other)
+    assert media.midi(segments[0]) == other, "the store's comes first"
+
+
 def test_midi_from_disk_path_fallback(folder, tmp_path):
     data = midi((50, 52))
     folder.put(LAYOUT.file("a.mid"), data)

@@ -1,5 +1,8 @@
 """Lyrics to tokens."""
 
+import io
+import json
+
 import pytest
 import torch
 import transformers
@@ -46,6 +49,43 @@ def test_words_change_the_embedding_and_words_of_the_vocabulary_are_one_token(de
     assert inputs["attention_mask"].sum(dim=1).tolist() == [3] * len(kit.WORDS)
     found = encoder.pooled(**inputs)
     assert torch.cdist(found, found).add(torch.eye(len(found))).min() > 1e-2
+
+
+def test_a_tokenizer_that_is_a_sentencepiece_model_alone(tmp_path):
+    """As the pinned DeBERTa-v3 is published: ``spm.model``, and no ``tokenizer.json``."""
+    import sentencepiece  # not where tests are collected: beside Ray it crashes a process's end
+
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*LYRICS[:2], "river love rain", "stone night gold"] * 4),
+        model_writer=model,
+        vocab_size=40,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        pad_id=0,
+        bos_id=1,
+        eos_id=2,
+        unk_id=3,
+        pad_piece="[PAD]",
+        bos_piece="[CLS]",
+        eos_piece="[SEP]",
+        unk_piece="[UNK]",
+        user_defined_symbols=["[MASK]"],
+    )
+    (tmp_path / "spm.model").write_bytes(model.getvalue())
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "deberta-v2"}))
+    told = {"do_lower_case": False, "vocab_type": "spm"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(told))
+
+    found = LyricTokenizer(tmp_path, 64)(LYRICS)
+
+    plain = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for row, text in enumerate(LYRICS):
+        ids = found.inputs["input_ids"][row, : found.inputs["attention_mask"][row].sum()].tolist()
+        assert (ids[0], ids[-1]) == (1, 2)
+        assert "".join(plain.convert_ids_to_tokens(ids[1:-1])).replace("▁", " ").strip() == text
+    assert len(found.inputs["input_ids"].unique()) > 10
+    assert found.cut == [0, 0, 0]
 
 
 def test_what_is_cut_is_counted(deberta_dir):

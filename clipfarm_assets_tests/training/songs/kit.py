@@ -31,6 +31,7 @@ def config(**training):
             },
             "training": {
                 "modality_dropout": 0.2,
+                "warm_start_epochs": 0,
                 "class_weights": "none",
                 **training,
                 "fit": {**fit, **training.get("fit", {})},

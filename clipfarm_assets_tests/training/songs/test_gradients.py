@@ -42,10 +42,25 @@ def test_files_hold_every_norm():
 def test_a_fit_without_epochs_has_none():
     history = GradientHistory.of({}, 10.0)
     assert (history.epochs, history.advice) == (0, {})
-    assert history.to_csv() == "epoch,modality,norm\n"
+    assert history.to_csv() == "epoch,modality,norm,phase\n"
 
 
 def test_norms_are_written_to_the_last_bit():
     value = 0.1 + 0.2
     told = GradientHistory.of({"text": [value], "audio": [1.0]}, 10.0).to_csv()
     assert float(told.splitlines()[1].split(",")[2]) == value
+
+
+def test_norms_of_the_warm_start_are_told_and_compared_with_nothing():
+    """Each modality has as many epochs as it took; far apart they are no imbalance."""
+    history = GradientHistory.of(NORMS, 10.0, warm_start={"text": [1.0, 0.5], "audio": [99.0]})
+    assert list(history.advice) == [2]
+    assert history.to_fields()["warm_start"] == {"text": [1.0, 0.5], "audio": [99.0]}
+    rows = list(csv.DictReader(io.StringIO(history.to_csv())))
+    start = [tuple(row.values()) for row in rows if row["phase"] == "warm_start"]
+    assert start == [
+        ("1", "text", "1.0", "warm_start"),
+        ("1", "audio", "99.0", "warm_start"),
+        ("2", "text", "0.5", "warm_start"),
+    ]
+    assert sum(row["phase"] == "fusion" for row in rows) == 12

@@ -49,6 +49,15 @@ def test_how_models_are_judged_makes_no_other_model():
     assert settings_of(settings, "late") == settings_of(other, "late")
 
 
+def test_a_modality_alone_has_as_many_epochs_as_the_warm_start_and_fusion_together():
+    settings = kit.config(warm_start_epochs=4)
+    alone, fused = (settings_of(settings, name).training for name in ("single:audio", "early"))
+    assert alone.fit.max_epochs == fused.fit.max_epochs + 4 == settings.training.fit.max_epochs + 4
+    assert not alone.has_own_heads
+    again = settings_of(settings_of(settings, "single:audio"), "single:audio")
+    assert again == settings_of(settings, "single:audio")
+
+
 def test_the_seed_draws_the_weights():
     one, same, other = (
         SongModel.build("gated", kit.config(seed=seed), kit.CLASSES).artifacts()

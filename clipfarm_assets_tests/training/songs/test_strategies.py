@@ -8,8 +8,10 @@ from clipfarm_assets.contracts.song_columns import MODALITIES
 from clipfarm_assets.fusion.learned.attention import Attention
 from clipfarm_assets.fusion.options import STRATEGIES
 from clipfarm_assets.training.classification.subsets import presence
+from clipfarm_assets.training.networks.batches import InMemory
 from clipfarm_assets.training.networks.evaluation import evaluate
 from clipfarm_assets.training.networks.reproducible import reproducible
+from clipfarm_assets.training.song_config import song_config
 from clipfarm_assets.training.song_encoders.build import embedding
 from clipfarm_assets.training.songs.fit import fit_network
 from clipfarm_assets_tests.training.songs import kit
@@ -109,34 +111,59 @@ def test_what_a_text_token_pays_adds_up_over_the_others():
     assert torch.allclose(paid, torch.ones_like(paid))
 
 
-def test_multi_head_attention():
-    """Heads look at different things."""
-    _, _, output = said("cross_attention")
-    for name, each in output.fused.maps.items():
-        assert each.shape[1] == HEADS, name
-    first, second = output.fused.maps["audio->midi"].unbind(dim=1)
-    assert not torch.allclose(first, second, atol=1e-4)
-
-
-def test_attention_dropout():
-    """Shares of attention are left out in training alone."""
-    settings = kit.config()
-    fusion = settings.model.fusion.model_copy(update={"attention_dropout": 0.5})
-    settings = settings.model_copy(
-        update={"model": settings.model.model_copy(update={"fusion": fusion})}
-    )
-    network = kit.network(settings, strategy="cross_attention")
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_multi_head_attention(heads):
+    """A map a head; heads that begin as one and the same learn to look at different things."""
+    network = kit.network(settings_of_fusion(heads=heads), strategy="cross_attention")
     layers = [each for each in network.modules() if isinstance(each, Attention)]
-    assert layers
-    assert {layer.dropout.p for layer in layers} == {0.5}
-    network.modality_dropout = 0.0
+    with torch.no_grad():
+        for layer in layers:
+            for linear in (layer.query, layer.key, layer.value):
+                first = WIDTH // heads
+                linear.weight.copy_(linear.weight[:first].repeat(heads, 1))
+                linear.bias.copy_(linear.bias[:first].repeat(heads))
+    given, _ = kit.rows(ROWS, present=ALL)
+    network.eval()
+    before = maps_of(network, given)
+    fit(network, kit.config(fit={"max_epochs": 1}))
+    after = maps_of(network, given)
+    for name, each in after.items():
+        assert each.shape[:2] == before[name].shape[:2] == (ROWS, heads), name
+        assert torch.equal(before[name], before[name][:, :1].expand_as(before[name]))
+    apart = [(each - each[:, :1]).abs().max() for each in after.values()]
+    assert bool(max(apart) > 1e-3) is (heads > 1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_attention_dropout(share):
+    """Shares of attention are left out in training alone, and nothing else is, here."""
+    settings = settings_of_fusion(attention_dropout=share)
+    settings = settings.model_copy(
+        update={"training": settings.training.model_copy(update={"modality_dropout": 0.0})}
+    )
+    network = kit.network(settings, strategy="cross_attention").train()
+    plain = kit.network(settings_of_fusion(attention_dropout=0.0), strategy="cross_attention")
     given, _ = kit.rows(ROWS, present=ALL)
     with torch.no_grad():
         with reproducible(1):
             first, second = network(**given), network(**given)
-        assert not torch.equal(first, second)
+        assert torch.equal(first, second) is (share == 0)
+        with reproducible(1):
+            assert torch.equal(network(**given), first)
         network.eval()
         assert torch.equal(network(**given), network(**given))
+        assert torch.equal(network(**given), plain.eval()(**given))
+
+
+def settings_of_fusion(**changes):
+    told = kit.config().model_dump()
+    told["model"]["fusion"] |= {"attention_dropout": 0.0, **changes}
+    return song_config(told)
+
+
+def maps_of(network, given):
+    with torch.inference_mode():
+        return network.outputs(**given).fused.maps
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3])
@@ -165,26 +192,41 @@ def accuracy(network, given, label, shown):
     return float((logits.argmax(dim=1) == label).double().mean())
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_graceful_degradation(strategy):
-    """Without any one modality it is still far better than chance, a third, at three classes."""
-    settings = kit.config(fit={"max_epochs": 8, "patience": 8})
-    network = kit.network(settings, strategy=strategy)
+def fit(network, settings, train=None, val=None):
     fit_network(
         network,
-        kit.batches(192, 1, shuffle=True, part="train"),
-        kit.batches(64, 2),
+        train or kit.batches(192, 1, shuffle=True, part="train"),
+        val or kit.batches(64, 2),
         [100, 100, 100],
         settings.training,
         settings.encoder_rates(),
-        name=strategy,
+        name="songs",
         checkpoint=None,
         say=[].append,
         warn=[].append,
     )
-    test = kit.rows(200, 3, torch.ones(200, 3, dtype=torch.bool))
-    whole = accuracy(network, *test, MODALITIES)
-    assert whole > 0.75
-    for removed in MODALITIES:
-        rest = tuple(name for name in MODALITIES if name != removed)
-        assert accuracy(network, *test, rest) > max(0.5, whole - 0.35), removed
+
+
+def complete(count, seed):
+    """Rows that have all, so that nothing but modality dropout shows what absence is like."""
+    return kit.rows(count, seed, torch.ones(count, 3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_graceful_degradation(strategy):
+    """Without any one modality it is far better than chance, a third, and than without dropout."""
+    test, lost = complete(200, 3), {}
+    for dropout in (0.3, 0.0):
+        # One sequence of all tokens takes longer to learn what each of them is.
+        epochs = {"max_epochs": 10 if strategy == "early" else 5, "patience": 10}
+        settings = kit.config(modality_dropout=dropout, fit=epochs)
+        network = kit.network(settings, strategy=strategy)
+        batches = InMemory(*complete(160, 1), 32), InMemory(*complete(48, 2), 48, shuffle=False)
+        fit(network, settings, *batches)
+        whole = accuracy(network, *test, MODALITIES)
+        left = [accuracy(network, *test, set(MODALITIES) - {each}) for each in MODALITIES]
+        lost[dropout] = whole - min(left)
+        if dropout:
+            assert whole > 0.75
+            assert min(left) > 0.6
+    assert lost[0.3] < lost[0.0], lost

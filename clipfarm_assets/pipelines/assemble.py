@@ -192,7 +192,8 @@ def assemble(
     source_hash = strings(labelled.source_hash)
     known_at = captured_at(labelled.rows)
     say(f"looking for duplicates among {len(labelled.video_ids)} clips")
-    groups = duplicate_groups(source_hash, fused.vectors, options.duplicate_cosine)
+    media = (vectors.by_modality["video"], vectors.by_modality["audio"])
+    groups = duplicate_groups(source_hash, fused.vectors, options.duplicate_cosine, media)
     counts["in_duplicate_groups"] = int((np.bincount(groups)[groups] > 1).sum())
     splits, unavailable = make_splits(
         clips.video_ids, known_at, clips.channel_id, groups, options.ratios, options.seed

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from clipfarm_assets.contracts import statuses
 from clipfarm_assets.contracts.text_gate import TextState
 from clipfarm_assets.encoders.models_lock import ModelsLock
 from clipfarm_assets.encoders.precision.verdicts import Verdicts
@@ -69,6 +70,21 @@ class Deployment:
     def publish(self, stage: str) -> None:
         """Publish the stage's rows to the store, in the documented form."""
         published.publish(self.ledger, self.store, self.layout.state(stage), stage)
+
+    def forgotten(self) -> frozenset[str]:
+        """The clips that were removed for good, by whomever: `clipfarm forget`."""
+        stage = statuses.embedding_stage(statuses.MODALITIES[0])
+        self.restore(stage)
+        return frozenset(self.ledger.ids_of_status(stage, {statuses.FORGOTTEN}))
+
+    def forgotten_among(self, video_ids: Sequence[str]) -> list[str]:
+        """Those of the clips that were removed for good, by whomever: `clipfarm forget`."""
+        if not video_ids:
+            return []
+        stage = statuses.embedding_stage(statuses.MODALITIES[0])
+        self.restore(stage)
+        found = self.ledger.columns(stage, video_ids, "status")
+        return [i for i, (status,) in found.items() if status == statuses.FORGOTTEN]
 
     def text_states(self) -> TextStates:
         """What the text downloader wrote last. Read only: that file is not ours."""

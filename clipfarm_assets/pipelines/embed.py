@@ -18,17 +18,25 @@ from clipfarm_assets.contracts.schema_lock import UNVERSIONED, resolve
 from clipfarm_assets.contracts.statuses import Modality
 from clipfarm_assets.encoders.base import EmbeddingVersion, Encoder
 from clipfarm_assets.encoders.config import TEMPLATE_FIELDS
+from clipfarm_assets.encoders.decoding import MediaDecoding
 from clipfarm_assets.ledger import rules
+from clipfarm_assets.ledger.leases import Lease
 from clipfarm_assets.ledger.schema import Item
 from clipfarm_assets.pipelines.adoption import Adoption
 from clipfarm_assets.pipelines.deployment import Deployment
-from clipfarm_assets.pipelines.embed_flow import Clip, EmbeddingFlow, EmbedOptions
+from clipfarm_assets.pipelines.embed_flow import EmbeddingFlow
+from clipfarm_assets.pipelines.embed_local import Engine, LocalEngine, Work
+from clipfarm_assets.pipelines.embed_options import EmbedOptions, open_decoding
+from clipfarm_assets.pipelines.embed_steps import Clip
 from clipfarm_assets.pipelines.encoder_on_demand import EncoderOnDemand
 from clipfarm_assets.pipelines.failure_streak import EncoderBroken, FailureStreak, Outcome
 from clipfarm_assets.pipelines.flow import batched
+from clipfarm_assets.pipelines.meters import Meters
 from clipfarm_assets.pipelines.progress import Progress, Say, silent
 from clipfarm_assets.pipelines.report import StageReport
 from clipfarm_assets.pipelines.roofline import roofline
+from clipfarm_assets.pipelines.turns import LeaseOptions, Turn, Turns
+from clipfarm_assets.pipelines.unrecorded import Unrecorded
 from clipfarm_assets.pipelines.workers import CPU, Machine
 
 __all__ = ["EmbedOptions", "EmbeddingStage", "EncoderBroken"]
@@ -50,6 +58,9 @@ class EmbeddingStage:
         known_version: The encoder's version if that is on record; loads nothing.
         device: The kind of device the model runs on; asked once the encoder is open.
         machine: What it may use.
+        leases: How it keeps other runs from its dates, and waits for theirs.
+        open_decoding: What decodes its media, of the options; closed at the end.
+        engine: Where a date's clips are fetched, decoded and encoded: here, or on a cluster.
     """
 
     deployment: Deployment
@@ -60,6 +71,9 @@ class EmbeddingStage:
     known_version: Callable[[], EmbeddingVersion | None] = lambda: None
     device: Callable[[], str] = lambda: CPU
     machine: Machine = field(default_factory=Machine.here)
+    leases: LeaseOptions = field(default_factory=LeaseOptions)
+    open_decoding: Callable[[EmbedOptions], MediaDecoding] = open_decoding
+    engine: Callable[[Work], Engine] = LocalEngine
 
     @property
     def stage(self) -> str:
@@ -67,7 +81,7 @@ class EmbeddingStage:
         return statuses.embedding_stage(self.modality)
 
     def run(self, by_date: Mapping[str, pa.Table]) -> dict[str, StageReport]:
-        """Embed what changed on each date.
+        """Embed what changed on each date, no other run of it being at work on that date.
 
         The state is restored before, and published after every date that changed something. Any
         error that is not an item's ends the run; what was stored before it is on record then.
@@ -78,19 +92,29 @@ class EmbeddingStage:
         Raises:
             ModelMismatch: The weights are not those recorded, or may not be mixed with those here.
             EncoderBroken: The encoder fails on everything.
+            DecodersUnavailable: There is no process that media could be decoded in.
+            LeaseHeld: Another run works on a date, for longer than this one was to wait.
+            LeaseLost: This run was not heard of for so long that another one took its date.
         """
         self.deployment.restore(self.stage)
+        decoding = self.open_decoding(self.options)
         encoder = EncoderOnDemand(
-            self.deployment, self.open_encoder, self.known_version, before_use=self._before_use
+            self.deployment, self.open_encoder, self.known_version, self._before_use, decoding
         )
-        reports = {}
-        for date, index in by_date.items():
-            reports[date] = self._run_date(date, index, encoder)
-            if reports[date].statuses:
-                self.deployment.publish(self.stage)
+        reports: dict[str, StageReport] = {}
+        turns = Turns(self.deployment.ledger, self.stage, self.leases, self.say)
+        with closing(decoding), turns:
+            for turn in turns.all(by_date):
+                if turn.is_late:
+                    self.deployment.restore(self.stage)
+                report = self._run_date(turn, by_date[turn.date], encoder)
+                reports[turn.date] = report
+                if report.statuses:
+                    self.deployment.publish(self.stage)
+                turn.end()
         if not any(report.statuses for report in reports.values()):
             self.deployment.publish(self.stage)  # what a run that was killed could not
-        return reports
+        return {date: reports[date] for date in by_date}
 
     def _before_use(self, encoder: Encoder) -> None:
         if encoder.equivalence is not None:
@@ -98,12 +122,13 @@ class EmbeddingStage:
         deadline = self.options.item_deadline_seconds
         Adoption(self.deployment, self.modality, deadline, self.say)(encoder)
 
-    def _run_date(self, date: str, index: pa.Table, encoder: EncoderOnDemand) -> StageReport:
-        report = StageReport(self.stage, date, considered=index.num_rows)
-        rows = self._delta(index, encoder, report)
+    def _run_date(self, turn: Turn, index: pa.Table, encoder: EncoderOnDemand) -> StageReport:
+        report = StageReport(self.stage, turn.date, considered=index.num_rows)
+        rows = self.delta(index, encoder, report)
         if not rows:
             return report
-        flow = EmbeddingFlow(
+        unrecorded = Unrecorded("a run of the date with verify_objects: true compares them")
+        work = Work(
             self.deployment,
             self.modality,
             encoder,
@@ -111,17 +136,24 @@ class EmbeddingStage:
             self.machine,
             self.device,
             len(rows),
+            Meters(decoding=lambda: encoder.decoding.cpu_seconds),
         )
+        engine = self.engine(work)
+        flow = EmbeddingFlow(work, engine, may_store=turn.lease.check, unrecorded=unrecorded)
         progress = Progress(
-            f"{self.modality} {date}", len(rows), self.say, stages=flow.meters.counts
+            f"{self.modality} {turn.date}", len(rows), self.say, stages=work.meters.counts
         )
         opening = encoder.opening_seconds
-        self._work(flow, self._clips(index, rows), report, progress)
+        with unrecorded.named():
+            self._work(
+                flow, self._clips(index, rows), report, progress, turn.lease, unrecorded.settle
+            )
         report.seconds = progress.seconds
         opening = encoder.opening_seconds - opening
         report.roofline = roofline(
-            flow.meters.uses(), flow.plan, progress.done, report.seconds - opening
+            work.meters.uses(), engine.plan, progress.done, report.seconds - opening
         )
+        report.engine = engine.note
         if version := encoder.version_if_known:
             report.version = version.id
         if opened := encoder.if_opened:
@@ -144,9 +176,7 @@ class EmbeddingStage:
                     previous.get(row["video_id"]),
                 )
 
-    def _delta(
-        self, index: pa.Table, encoder: EncoderOnDemand, report: StageReport
-    ) -> "array[int]":
+    def delta(self, index: pa.Table, encoder: EncoderOnDemand, report: StageReport) -> "array[int]":
         """The rows with work left, counted by reason in `report`.
 
         Their numbers alone are kept: a date may have very many.
@@ -161,6 +191,9 @@ class EmbeddingStage:
             reasons: dict[str, str] = {}
             settled: dict[str, Item] = {}
             for _, clip in some:
+                if rules.is_forgotten(clip.before):
+                    report.totals["forgotten"] += 1
+                    continue
                 if rules.is_outdated(clip.before, clip.captured_at):
                     report.totals["outdated_index_rows"] += 1
                     continue
@@ -172,7 +205,8 @@ class EmbeddingStage:
             if self.options.verify_objects:
                 reasons |= self._lost_objects(settled)
             reasons |= self._other_versions(settled, adopted, encoder)
-            report.reasons.update(reasons.values())
+            for video_id, reason in reasons.items():
+                report.take_up(video_id, reason)
             rows.extend(number for number, clip in some if clip.video_id in reasons)
         return rows
 
@@ -218,15 +252,22 @@ class EmbeddingStage:
         clips: Iterable[Clip],
         report: StageReport,
         progress: Progress,
+        lease: Lease,
+        settle: Callable[[Iterable[str | None]], None],
     ) -> None:
-        """Embed the clips and commit what becomes of them, a batch at a time."""
+        """Embed the clips and commit what becomes of them, a batch at a time.
+
+        `settle` is told the keys of what is on record.
+        """
         streak = FailureStreak(self.modality)
         pending: list[Outcome] = []
 
         def commit() -> None:
             outcomes = pending.copy()
             pending.clear()  # first: they are not tried again if the ledger is what fails
-            self.deployment.ledger.commit(self.stage, [outcome.item for outcome in outcomes])
+            items = [outcome.item for outcome in outcomes]
+            self.deployment.ledger.commit(self.stage, items, lease=lease)
+            settle(item.artifact_key for item in items)
             for outcome in outcomes:
                 _count(outcome, report)
                 if outcome.stored:

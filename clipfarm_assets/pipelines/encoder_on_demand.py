@@ -5,6 +5,7 @@ from collections.abc import Callable
 from threading import Lock
 
 from clipfarm_assets.encoders.base import EmbeddingVersion, Encoder, ModelMismatch
+from clipfarm_assets.encoders.decoding import InThread, MediaDecoding, decoded_by
 from clipfarm_assets.pipelines.deployment import Deployment
 
 
@@ -21,6 +22,7 @@ class EncoderOnDemand:
         open_encoder: Callable[[], Encoder],
         known_version: Callable[[], EmbeddingVersion | None],
         before_use: Callable[[Encoder], None],
+        decoding: MediaDecoding | None = None,
     ) -> None:
         """Remember how to open it, how to learn its version without, and what else to check.
 
@@ -29,9 +31,11 @@ class EncoderOnDemand:
             open_encoder: Loads it.
             known_version: Its version if that is on record; loads nothing.
             before_use: Called once, after opening and before the encoder is admitted; may raise.
+            decoding: Who decodes for it; the caller's to close. None: the thread that asks.
         """
         self._deployment, self._open, self._known = deployment, open_encoder, known_version
         self._before_use = before_use
+        self.decoding = InThread() if decoding is None else decoding
         self._lock = Lock()
         self._encoder: Encoder | None = None
         self._error: Exception | None = None
@@ -77,7 +81,7 @@ class EncoderOnDemand:
             return self._encoder
 
     def _opened(self) -> Encoder:
-        encoder = self._open()
+        encoder = decoded_by(self._open(), self.decoding)
         if self._version is not None and self._version != encoder.version:
             # The delta was made for the known one: its vectors would look outdated forever.
             msg = (

@@ -20,6 +20,10 @@ class UnusableVector(ValueError):  # noqa: N818
     """The encoder gave something that is no embedding of its version."""
 
 
+class FailedElsewhere(RuntimeError):  # noqa: N818
+    """What another process's encoder raised on an item: its `sentence`, its type being lost."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one item.
@@ -77,5 +81,5 @@ class FailureStreak:
 
 def sentence(error: Exception) -> str:
     """An item's error as the ledger keeps it: our own sentences as they are, others named."""
-    own = isinstance(error, (MediaError, UnusableVector))
+    own = isinstance(error, (MediaError, UnusableVector, FailedElsewhere))
     return str(error) if own else f"{type(error).__name__}: {error}"

@@ -24,6 +24,7 @@ def ordered_map(
     workers: int,
     ahead: int,
     admit: Admit | None = None,
+    give_up: Callable[[], None] | None = None,
 ) -> Generator[Out, None, None]:
     """Map in threads, yield in input order, hold at most `ahead` results or running items.
 
@@ -42,11 +43,13 @@ def ordered_map(
         ahead: Items taken and not yet yielded.
         admit: Asked before an item is taken, if something else than `ahead` limits how many may
             be. It is told to wait only if nothing is running or ready that could be yielded.
+        give_up: Called if the generator ends before `items` do, by an error, an interrupt or being
+            closed: to end `work` that would be waited for in vain.
     """
     source = iter(items)
     running: deque[Future[Out]] = deque()
     pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="clipfarm")
-    ended = False
+    ended = is_done = False
     failure: Exception | None = None
 
     def fill() -> None:
@@ -77,7 +80,10 @@ def ordered_map(
                 fill()
         if failure is not None:
             raise failure
+        is_done = True
     finally:
+        if give_up is not None and not is_done:
+            give_up()
         pool.shutdown(wait=True, cancel_futures=True)
 
 

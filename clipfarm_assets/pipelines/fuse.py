@@ -9,27 +9,35 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import chain, islice
+from itertools import chain, islice, tee
 
 import pyarrow as pa
 
 from clipfarm_assets.contracts import statuses
 from clipfarm_assets.contracts.fused_shard import FusedShard
 from clipfarm_assets.contracts.schema_lock import SchemaLock
-from clipfarm_assets.contracts.statuses import MODALITIES, Strategy
+from clipfarm_assets.contracts.statuses import MODALITIES, Modality, Strategy
 from clipfarm_assets.contracts.text_gate import Gate, gate
 from clipfarm_assets.ledger import rules
+from clipfarm_assets.ledger.leases import LeaseHeld, LeaseLost
 from clipfarm_assets.ledger.schema import Item
 from clipfarm_assets.pipelines.deployment import Deployment, TextStates
 from clipfarm_assets.pipelines.flow import batched, one_behind
-from clipfarm_assets.pipelines.fusion_delta import TEXT_ARRIVED, Candidate, fusion_delta
+from clipfarm_assets.pipelines.fusion_delta import (
+    OBJECT_MISSING,
+    TEXT_ARRIVED,
+    Candidate,
+    fusion_delta,
+)
 from clipfarm_assets.pipelines.lock import load_lock
 from clipfarm_assets.pipelines.progress import Progress, Say, silent
 from clipfarm_assets.pipelines.report import StageReport
 from clipfarm_assets.pipelines.shard_rows import FusedRow, ShardRows
 from clipfarm_assets.pipelines.shards import ledger_rows, put_shard, take_over_orphans
+from clipfarm_assets.pipelines.turns import LeaseOptions, Turn, Turns
+from clipfarm_assets.pipelines.unrecorded import Unrecorded
 from clipfarm_assets.pipelines.vector_batches import VectorBatch, read_batches
-from clipfarm_assets.pipelines.vectors import ClipVectors, available, version_gate
+from clipfarm_assets.pipelines.vectors import Availability, ClipVectors, available, version_gate
 
 SHARD_ROWS = 2048
 
@@ -59,6 +67,9 @@ class FuseOptions:
 # A shard, the rows it was made of, and keys of shards whose part numbers are used up.
 _Full = tuple[FusedShard, Sequence[FusedRow], set[str]]
 
+# What is known of the vectors of the clips of a date, by date and video_id.
+_Vectors = dict[str, dict[str, dict[Modality, Availability]]]
+
 # Of a clip whose three vectors are usable, as nearly all are.
 RECOGNISED = ClipVectors()
 
@@ -71,6 +82,7 @@ class FusionStage:
     strategy: Strategy
     options: FuseOptions = field(default_factory=FuseOptions)
     say: Say = silent
+    leases: LeaseOptions = field(default_factory=LeaseOptions)
 
     @property
     def stage(self) -> str:
@@ -78,7 +90,9 @@ class FusionStage:
         return statuses.fusion_stage(self.strategy)
 
     def run(self, by_date: Mapping[str, pa.Table]) -> dict[str, StageReport]:
-        """Fuse what changed on each date; the state is restored before and published after.
+        """Fuse what changed on each date, no other run of the strategy being at work on that date.
+
+        The state is restored before and published after, also where other runs keep dates of it.
 
         Args:
             by_date: Date -> table of `clip_tables.CLIP_INDEX`.
@@ -86,82 +100,132 @@ class FusionStage:
         Raises:
             NoLock: The strategy has no schema lock.
             LockMismatch: A vector is of another shape or embedding version than the lock says.
+            LeaseHeld: Another run works on a date, for longer than this one was to wait.
+            LeaseLost: This run was not heard of for so long that another one took its date.
         """
         deployment = self.deployment
-        for modality in MODALITIES:
-            deployment.restore(statuses.embedding_stage(modality))
-        deployment.restore(self.stage)
+        self._restore()
         lock = load_lock(deployment, self.strategy)
         texts = deployment.text_states()
-        vectors = available(deployment, by_date)
         # Before anything is written: a version the lock doesn't name stops the run here, also where
         # the clip itself is fused already: its vector is no longer what it was fused from.
-        version_gate(deployment, lock, [v for found in vectors.values() for v in found.values()])
-        known: dict[str, Item] = {}
-        reports: dict[str, StageReport] = {}
-        batches: dict[str, list[list[Candidate]]] = {}
-        for date, index in by_date.items():
-            reports[date] = StageReport(self.stage, date, considered=index.num_rows)
-            states = take_over_orphans(deployment, lock, date, index, self.say)
+        vectors = self._vectors(by_date, lock)
+        dates = _Dates(by_date, vectors, lock, texts, {})
+        late: list[str] = []
+        try:
+            with Turns(deployment.ledger, self.stage, self.leases, self.say) as turns:
+                self._run_in_turn(turns.free(by_date, late), dates)
+                for turn in turns.waited_for(late):
+                    self._restore()
+                    vectors |= self._vectors({turn.date: by_date[turn.date]}, lock)
+                    self._run_in_turn([turn], dates)
+        except (LeaseHeld, LeaseLost):
+            deployment.publish(self.stage)  # the dates that it did do
+            raise
+        deployment.publish(self.stage)
+        return {date: dates.reports[date] for date in by_date}
+
+    def _restore(self) -> None:
+        for modality in MODALITIES:
+            self.deployment.restore(statuses.embedding_stage(modality))
+        self.deployment.restore(self.stage)
+
+    def _vectors(self, by_date: Mapping[str, pa.Table], lock: SchemaLock) -> _Vectors:
+        """What is known of the dates' vectors, none of them of a version that the lock refuses."""
+        vectors = available(self.deployment, by_date)
+        found = [vector for of_date in vectors.values() for vector in of_date.values()]
+        version_gate(self.deployment, lock, found)
+        return vectors
+
+    def _run_in_turn(self, in_turn: Iterable[Turn], dates: "_Dates") -> None:
+        """Fuse what changed on each date, and end its turn.
+
+        The vectors of all come in one stream: where a date's are all asked for, and its clips are
+        still being fused, the next date's turn comes, and its vectors are asked for.
+        """
+        failed: list[Exception] = []
+        ahead, now = tee(_remembering(self._planned(in_turn, dates), failed))
+        batches = chain.from_iterable(work.batches for work in ahead)
+        with closing(read_batches(self.deployment.store, batches, dates.lock)) as read:
+            for work in now:
+                self._fuse(islice(read, len(work.batches)), work)
+                work.turn.end()
+        for error in failed:
+            raise error
+
+    def _planned(self, in_turn: Iterable[Turn], dates: "_Dates") -> Iterator["_Work"]:
+        """The dates that have clips to fuse, with these."""
+        for turn in in_turn:
+            index = dates.indices[turn.date]
+            report = dates.reports[turn.date] = StageReport(
+                self.stage, turn.date, considered=index.num_rows, version=dates.lock.id
+            )
+            states = take_over_orphans(
+                self.deployment, dates.lock, turn.date, index, self.say, lease=turn.lease
+            )
             candidates = fusion_delta(
-                deployment,
-                lock,
+                self.deployment,
+                dates.lock,
                 index,
-                vectors[date],
+                dates.vectors.pop(turn.date),
                 states,
-                reports[date],
+                report,
                 retry_terminal=self.options.retry_terminal,
                 verify_objects=self.options.verify_objects,
             )
-            batches[date] = list(batched(candidates, self.options.read_ahead))
-            known |= states
-        work = _Work(lock, texts, known, {i.artifact_key for i in known.values() if i.artifact_key})
-        read = read_batches(deployment.store, list(chain(*batches.values())), lock)
-        with closing(read):
-            for date, of_date in batches.items():
-                self._run_date(date, of_date, read, work, reports[date])
-        deployment.publish(self.stage)
-        return reports
+            if candidates:
+                batches = list(batched(candidates, self.options.read_ahead))
+                used = {item.artifact_key for item in states.values() if item.artifact_key}
+                under = self._shard_date(turn.date, candidates, states)
+                yield _Work(turn, under, batches, report, dates.lock, dates.texts, states, used)
+            else:
+                turn.end()
 
-    def _run_date(
-        self,
-        date: str,
-        batches: Sequence[Sequence[Candidate]],
-        read: Iterable[VectorBatch],
-        work: "_Work",
-        report: StageReport,
-    ) -> None:
-        """Fuse the date's batches, which come next in `read`."""
-        progress = Progress(f"fuse {self.strategy} {date}", sum(map(len, batches)), self.say)
+    def _shard_date(
+        self, date: str, candidates: Iterable[Candidate], states: Mapping[str, Item]
+    ) -> str:
+        """Under which date shards go: a later one than the clips' own only to replace a lost one.
+
+        An older deployment's shards lie under the day of the run. Of two rows that are alike else
+        the manifest keeps that with the greater key, which must not be the one that leads nowhere.
+        """
+        lost = (
+            self.deployment.layout.shard_ref(states[each.video_id].artifact_key or "")
+            for each in candidates
+            if each.reason == OBJECT_MISSING
+        )
+        return max((date, *(ref.date for ref in lost if ref)))
+
+    def _fuse(self, read: Iterable[VectorBatch], work: "_Work") -> None:
+        """Fuse the date's clips, whose vectors come next in `read`: put shards and commit them."""
+        date, report = work.turn.date, work.report
+        unrecorded = Unrecorded("the next run of the date takes from them what is of use")
+        progress = Progress(f"fuse {self.strategy} {date}", work.total, self.say)
 
         def write(full: _Full) -> tuple[list[Item], Sequence[FusedRow]]:
             shard, rows, used = full
-            key = put_shard(self.deployment, self.strategy, date, shard.to_npz(), used)
+            work.turn.lease.check()  # or else this would be a second shard of the same clips
+            key = put_shard(self.deployment, self.strategy, work.under, shard.to_npz(), used)
+            unrecorded.add(key)
             # Of this moment, not of when they are committed: a rival's later rows stay the later.
             return list(ledger_rows(key, shard, work.lock)), rows
 
-        filled = self._filled(batches, read, work, report, progress)
-        with closing(one_behind(write, filled)) as written:
+        filled = self._filled(read, work, progress)
+        with unrecorded.named(), closing(one_behind(write, filled)) as written:
             for items, rows in written:
                 self._commit(items, work)
+                unrecorded.settle(item.artifact_key for item in items)
                 for row in rows:
                     report.count(row.candidate.video_id, row.verdict.status, row.verdict.reason)
                 report.totals["shards"] += 1
-        report.version = work.lock.id
         report.seconds = progress.seconds
 
     def _filled(
-        self,
-        batches: Sequence[Sequence[Candidate]],
-        read: Iterable[VectorBatch],
-        work: "_Work",
-        report: StageReport,
-        progress: Progress,
+        self, read: Iterable[VectorBatch], work: "_Work", progress: Progress
     ) -> Iterator[_Full]:
         """Each shard when it is full; what is not fused is committed meanwhile."""
-        total = sum(map(len, batches))
         waiting: ShardRows | None = None
-        for batch in islice(read, len(batches)):
+        for batch in read:
             settled: list[Item] = []
             rows: list[FusedRow] = []
             numbers: list[int] = []
@@ -169,13 +233,13 @@ class FusionStage:
                 outcome = self._settle(candidate, batch.parsed.get(number, RECOGNISED), work)
                 if isinstance(outcome, Item):
                     settled.append(outcome)
-                    report.count(outcome.video_id, outcome.status, outcome.error)
+                    work.report.count(outcome.video_id, outcome.status, outcome.error)
                 else:
                     rows.append(outcome)
                     numbers.append(number)
             while rows:
                 if waiting is None:
-                    waiting = ShardRows(work.lock, min(self.options.shard_rows, total))
+                    waiting = ShardRows(work.lock, min(self.options.shard_rows, work.total))
                 taken = waiting.add(rows, batch.blocks, numbers)
                 del rows[:taken], numbers[:taken]
                 if waiting.is_full:
@@ -200,7 +264,7 @@ class FusionStage:
                 version=work.lock.id,
                 details={rules.CAPTURED_AT: candidate.captured_at},
             )
-        verdict = self._gate(candidate, found, work.texts)
+        verdict = self.verdict(candidate, found, work.texts)
         if candidate.reason == TEXT_ARRIVED and before and verdict.text_source != "full":
             # Nothing to upgrade with after all: what is fused stays.
             return before
@@ -217,7 +281,8 @@ class FusionStage:
         same_source = before is not None and before.source_hash == candidate.source_hash
         return FusedRow(candidate, verdict, before.retry_count if before and same_source else 0)
 
-    def _gate(self, candidate: Candidate, found: ClipVectors, texts: TextStates) -> Gate:
+    def verdict(self, candidate: Candidate, found: ClipVectors, texts: TextStates) -> Gate:
+        """What becomes of a clip of which these vectors were found."""
         verdict = gate(
             candidate.source_hash,
             missing_required=[
@@ -247,22 +312,66 @@ class FusionStage:
         return shard, waiting.rows, work.used | {key for (key,) in now.values() if key}
 
     def _commit(self, items: Sequence[Item], work: "_Work") -> None:
-        self.deployment.ledger.commit(self.stage, items)
+        self.deployment.ledger.commit(self.stage, items, lease=work.turn.lease)
         work.known.update((item.video_id, item) for item in items)
+
+
+def _remembering(planned: Iterator["_Work"], failed: list[Exception]) -> Iterator["_Work"]:
+    """The same; what ends it is remembered.
+
+    Whoever asked for vectors ahead may be who it is raised to, and has no more of them to give out.
+    """
+    try:
+        yield from planned
+    except Exception as error:
+        failed.append(error)
+        raise
+
+
+@dataclass(frozen=True)
+class _Dates:
+    """What a run goes by.
+
+    Attributes:
+        indices: The dates' clips.
+        vectors: What is known of their vectors; a date's are taken out when its turn comes.
+        lock: The lock in force.
+        texts: The text downloader's states.
+        reports: Filled in by date.
+    """
+
+    indices: Mapping[str, pa.Table]
+    vectors: _Vectors
+    lock: SchemaLock
+    texts: TextStates
+    reports: dict[str, StageReport]
 
 
 @dataclass(frozen=True)
 class _Work:
-    """What a run goes by.
+    """What a run goes by on one date.
 
     Attributes:
+        turn: The date, and the lease that it is worked on under.
+        under: The date that its shards lie under.
+        batches: The clips to fuse.
+        report: What became of them.
         lock: The lock in force.
         texts: The text downloader's states.
-        known: The states of the dates' clips by video_id, kept up to date.
+        known: The states of the date's clips by video_id, kept up to date.
         used: Keys of the shards that these named at first.
     """
 
+    turn: Turn
+    under: str
+    batches: Sequence[Sequence[Candidate]]
+    report: StageReport
     lock: SchemaLock
     texts: TextStates
     known: dict[str, Item]
     used: set[str]
+
+    @property
+    def total(self) -> int:
+        """How many clips there are to fuse."""
+        return sum(map(len, self.batches))

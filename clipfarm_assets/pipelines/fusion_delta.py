@@ -17,6 +17,7 @@ from clipfarm_assets.pipelines.report import StageReport
 from clipfarm_assets.pipelines.vectors import Availability
 
 TEXT_ARRIVED = "text_arrived"
+OBJECT_MISSING = "object_missing"
 
 # Clips whose vectors are asked for at once; a question is a request of a few bytes.
 _ASKED_AT_ONCE = 32
@@ -52,7 +53,8 @@ def fusion_delta(
         index: One date's clips, table of `clip_tables.CLIP_INDEX`.
         availability: Of all of them, by video_id.
         known: Their states in the stage, by video_id.
-        report: Gets the reasons, and the number of rows that the ledger is ahead of.
+        report: Gets the reasons, and the numbers of rows that the ledger is ahead of, and of clips
+            that were removed for good.
         retry_terminal: Try items again that ended as `fail_terminal`.
         verify_objects: Fuse clips again whose shard is gone from the store.
     """
@@ -66,6 +68,9 @@ def fusion_delta(
     placeholders: list[str] = []
     for video_id, source_hash, captured_at in rows:
         before = known.get(video_id)
+        if rules.is_forgotten(before):
+            report.totals["forgotten"] += 1
+            continue
         if rules.is_outdated(before, captured_at):
             report.totals["outdated_index_rows"] += 1
             continue
@@ -76,7 +81,7 @@ def fusion_delta(
             if before.version is None and lock.lock_version > 1:
                 reason = "version_changed"
             elif before.artifact_key in lost:
-                reason = "object_missing"
+                reason = OBJECT_MISSING
             elif before.status == statuses.SUCCESS_TEXT_PLACEHOLDER:
                 placeholders.append(video_id)
         if reason:
@@ -88,7 +93,8 @@ def fusion_delta(
         for row in rows
         if (reason := reasons.get(row[0]))
     ]
-    report.reasons.update(candidate.reason for candidate in delta)
+    for candidate in delta:
+        report.take_up(candidate.video_id, candidate.reason)
     return delta
 
 

@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
 
 import polars as pl
@@ -22,6 +23,9 @@ from clipfarm_assets.pipelines.deployment import Deployment
 
 BEFORE_FIRST_PARTITION: Final = "before_first_partition"
 AFTER_LAST_PARTITION: Final = "after_last_partition"
+FORGOTTEN: Final = "forgotten"
+SKIPPED_ROWS: Final = "clipfarm.skipped_rows"
+"""Key of an index table's own metadata: the rows left out, as JSON records."""
 
 
 class NoMetadata(FileNotFoundError):  # noqa: N818 - a state of the store
@@ -39,6 +43,8 @@ class ClipIndex:
         before_first: Clips captured before the first partition, by date: no partition has them.
         earliest: The date of the first of these.
         after_last: Clips captured after the last partition, e.g. by a wrong clock.
+        forgotten: How many clips are left out because they were removed for good. Nothing more is
+            told of them.
     """
 
     by_date: dict[str, pa.Table]
@@ -47,11 +53,26 @@ class ClipIndex:
     before_first: tuple[SkippedRow, ...]
     earliest: str | None
     after_last: tuple[SkippedRow, ...] = ()
+    forgotten: int = 0
+
+    def table(self, date: str) -> pa.Table:
+        """One date's clips, table of `CLIP_INDEX`; what was skipped is in its own metadata."""
+        rows = self.latest.rows.filter(pl.col("date") == date)
+        return rows.to_arrow().cast(CLIP_INDEX).replace_schema_metadata(self._skips)
+
+    @cached_property
+    def _skips(self) -> dict[str, str]:
+        return {
+            "clipfarm.skipped": json.dumps(self.skip_counts(), sort_keys=True),
+            SKIPPED_ROWS: json.dumps(self.skipped_rows(), sort_keys=True),
+            "clipfarm.superseded_rows": str(self.latest.superseded),
+        }
 
     def skip_counts(self) -> dict[str, int]:
         """Number of rows and clips in no partition, by reason."""
         rows = (*self.latest.skipped, *self.before_first, *self.after_last)
-        return dict(Counter(row.reason for row in rows))
+        counts = Counter(row.reason for row in rows)
+        return dict(counts) | ({FORGOTTEN: self.forgotten} if self.forgotten else {})
 
     def skipped_rows(self) -> list[dict[str, str | int]]:
         """The first of them as plain records."""
@@ -83,7 +104,8 @@ def build_index(
     """
     key = deployment.layout.metadata()
     csv = read_horizon_csv(read_metadata(deployment), key)
-    latest = latest_rows(csv, include_captured_at_in_hash=include_captured_at_in_hash)
+    found = latest_rows(csv, include_captured_at_in_hash=include_captured_at_in_hash)
+    latest = _without(found, deployment.forgotten())
     early = latest.rows.filter(pl.col("date") < (first_date or "")).sort("date", "video_id")
     late = latest.rows.filter(pl.col("date") > (last_date or "9999-12-31")).sort("date", "video_id")
     before_first, after_last = (
@@ -94,20 +116,18 @@ def build_index(
         for reason, rows in ((BEFORE_FIRST_PARTITION, early), (AFTER_LAST_PARTITION, late))
     )
     earliest = early["date"][0] if before_first else None
-    index = ClipIndex({}, csv, latest, before_first, earliest, after_last)
-    skips = {
-        "clipfarm.skipped": json.dumps(index.skip_counts(), sort_keys=True),
-        "clipfarm.skipped_rows": json.dumps(index.skipped_rows(), sort_keys=True),
-        "clipfarm.superseded_rows": str(latest.superseded),
-    }
-    by_date = {
-        date: latest.rows.filter(pl.col("date") == date)
-        .to_arrow()
-        .cast(CLIP_INDEX)
-        .replace_schema_metadata(skips)
-        for date in dates
-    }
-    return replace(index, by_date=by_date)
+    forgotten = found.rows.height - latest.rows.height
+    index = ClipIndex({}, csv, latest, before_first, earliest, after_last, forgotten)
+    return replace(index, by_date={date: index.table(date) for date in dates})
+
+
+def _without(found: LatestRows, forgotten: Collection[str]) -> LatestRows:
+    """What is left of the clips, and of what is told of rows that are none."""
+    if not forgotten:
+        return found
+    kept = found.rows.filter(~pl.col("video_id").is_in(list(forgotten)))
+    skipped = tuple(row for row in found.skipped if row.video_id not in forgotten)
+    return replace(found, rows=kept, skipped=skipped)
 
 
 def read_metadata(deployment: Deployment) -> bytes:

@@ -4,13 +4,14 @@ import hashlib
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Final, Literal
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clipfarm_assets.contracts import checks, manifest_file
 from clipfarm_assets.contracts.fused_manifest import FusedManifest
@@ -75,6 +76,8 @@ class ManifestUpdate:
         new_shards: Keys merged by this run.
         undeclared: Shards that declare nothing and that no manifest describes; they are left alone.
         archived: Shards of earlier locks that were not known as such yet; they are left alone.
+        forgotten: Clips that were removed for good and have a row in a new shard, which a run put
+            that didn't know it: the row is passed over; forget the clip again to remove it.
         fresh: Rows of the new shards, of the manifest's columns: the latest of each
             (video_id, source_hash) among themselves.
         base_rows: Rows of the base as it is now.
@@ -89,6 +92,7 @@ class ManifestUpdate:
     new_shards: tuple[str, ...]
     undeclared: tuple[str, ...]
     archived: tuple[str, ...]
+    forgotten: tuple[str, ...]
     fresh: pa.Table
     base_rows: int
     delta_rows: int
@@ -224,6 +228,7 @@ def update_manifest(
         new_shards=new.declared,
         undeclared=new.undeclared,
         archived=new.archived,
+        forgotten=new.forgotten,
         fresh=new.merged.rows,
         base_rows=base.rows,
         delta_rows=delta_rows,
@@ -237,12 +242,16 @@ def update_manifest(
 
 @dataclass(frozen=True)
 class _NewShards:
-    """Shards that no manifest names yet: rows and keys to merge, and what each key is."""
+    """Shards that no manifest names yet: rows and keys to merge, and what each key is.
+
+    Of the clips in `forgotten` they have rows, and `merged` has none.
+    """
 
     merged: FusedManifest
     declared: tuple[str, ...]
     undeclared: tuple[str, ...]
     archived: tuple[str, ...]
+    forgotten: tuple[str, ...]
 
 
 def _in_force(found: Survey, lock: SchemaLock, key: str) -> ManifestFooter | None:
@@ -293,11 +302,20 @@ def _read_new(deployment: Deployment, lock: SchemaLock, found: Survey, say: Say)
             progress.step()
     empty = FusedManifest.empty(lock.lock_version)
     merged = empty.merged(list(declared.values()), [*declared, *archived])
-    return _NewShards(merged, tuple(declared), tuple(undeclared), tuple(archived))
+    # Clips that were removed for good while they were fused, maybe by another machine.
+    gone = sorted(deployment.forgotten_among(merged.rows["video_id"].to_pylist()))
+    if gone:
+        merged = replace(merged, rows=merged.rows.filter(~pc.field("video_id").isin(gone)))
+        say(
+            f"manifest {strategy}: passed over rows of {len(gone)} clips that were removed for "
+            f"good while they were fused; clipfarm forget --yes removes them too, e.g. of {gone[0]}"
+        )
+    return _NewShards(merged, tuple(declared), tuple(undeclared), tuple(archived), tuple(gone))
 
 
 def _publish(deployment: Deployment, lock: SchemaLock, new: FusedManifest) -> str:
     key = manifest_store.put_delta(deployment, lock.fusion_strategy, new)
+    manifest_store.withdraw_if_seen(deployment, lock.fusion_strategy, key, new)
     # A migration that ended before the delta was there has not seen it, and readers pass it over.
     now = load_lock(deployment, lock.fusion_strategy)
     manifest_store.refuse_later(now.lock_version, lock.lock_version, key)

@@ -112,6 +112,19 @@ def put_delta(deployment: Deployment, strategy: Strategy, new: FusedManifest) ->
     return key
 
 
+def withdraw_if_seen(
+    deployment: Deployment, strategy: Strategy, key: str, new: FusedManifest
+) -> None:
+    """Remove a delta of whose shards the base has looked at all meanwhile: it says nothing then.
+
+    A rival has merged them, or their clip was removed for good: then it must not stay either.
+    """
+    base = deployment.layout.fused_manifest(strategy)
+    footer = ManifestFooter.read(lambda length: deployment.store.get_tail(base, length), base)
+    if new.shards <= (footer.shards or frozenset()):
+        deployment.store.delete(key)
+
+
 def compact(
     deployment: Deployment, strategy: Strategy, lock_version: int, new: Sequence[FusedManifest]
 ) -> ManifestFooter:
@@ -154,7 +167,8 @@ def compact(
                     return None
                 return manifest_file.merged_to_bytes(data, key, additions)
             start = _outdated(recorded, lock_version)
-        return manifest_file.to_bytes(start.merged([a.rows for a in additions], shards))
+        rows = [manifest_file.unseen(addition.rows, start.shards) for addition in additions]
+        return manifest_file.to_bytes(start.merged(rows, shards))
 
     base = deployment.store.update(key, change)
     for name in deltas:

@@ -24,10 +24,13 @@ from clipfarm_assets.serving.predictor import Predictions, Predictor, load_predi
 from clipfarm_assets.serving.registry import NoModel
 from clipfarm_assets.training.snapshot_reader import open_snapshot
 
+_OF_VECTORS: Final = tuple(f"{modality}_" for modality in MODALITIES)
 UNSCORED: Final = "clipfarm.unscored"
 """Key of the table's own metadata: horizon -> reason -> number of clips that have no prediction, or
-that have one although a feature could not be read (``unparsable:<column>``) or lies outside of what
-train held (``out_of_range:<feature>``)."""
+that have one although a feature could not be read (``unparsable:<column>``), lies outside of what
+train held (``out_of_range:<feature>``), the fused vector is of another source than the index
+(``other_source_hash``), or a modality's vector was not used as it is stored
+(``<modality>_<problem>``)."""
 
 
 def score_date(deployment: Deployment, date: str, index: pa.Table, say: Say = silent) -> pa.Table:
@@ -98,9 +101,14 @@ def _score(
     reasons["no_metadata_row"] = len(fused) - len(known)
     if not len(known):
         return None
+    hashes = dict(zip(wanted, index["source_hash"].to_pylist(), strict=True))
+    sources = known.select("video_id", "source_hash").iter_rows()
+    reasons["other_source_hash"] = sum(hashes[name] != source for name, source in sources)
     progress = Progress(f"read {binding.strategy} shards", known["fused_key"].n_unique(), say)
     rows = read_fused(deployment, stored.lock, known, progress)
-    vectors = read_modalities(deployment, stored, known, rows, Counter(), say)
+    taken: Counter[str] = Counter()
+    vectors = read_modalities(deployment, stored, known, rows, taken, say)
+    reasons.update({name: n for name, n in taken.items() if name.startswith(_OF_VECTORS)})
     usable = np.flatnonzero(vectors.usable)
     reasons["no_modality_vector"] = len(known) - len(usable)
     if not len(usable):

@@ -10,6 +10,7 @@ from clipfarm_assets.contracts.fused_shard import FusedShard
 from clipfarm_assets.contracts.schema_lock import SchemaLock
 from clipfarm_assets.contracts.statuses import Strategy
 from clipfarm_assets.ledger import rules
+from clipfarm_assets.ledger.leases import Lease
 from clipfarm_assets.ledger.schema import Item, timestamp
 from clipfarm_assets.pipelines.deployment import Deployment
 from clipfarm_assets.pipelines.progress import Say
@@ -76,7 +77,13 @@ def ledger_rows(key: str, shard: FusedShard, lock: SchemaLock) -> Iterator[Item]
 
 
 def take_over_orphans(
-    deployment: Deployment, lock: SchemaLock, date: str, index: pa.Table, say: Say
+    deployment: Deployment,
+    lock: SchemaLock,
+    date: str,
+    index: pa.Table,
+    say: Say,
+    *,
+    lease: Lease | None = None,
 ) -> dict[str, Item]:
     """Take over rows of shards whose run was killed before its ledger rows were written.
 
@@ -86,6 +93,7 @@ def take_over_orphans(
         date: Whose shards.
         index: The date's clips, table of `clip_tables.CLIP_INDEX`: what is of no use to them stays.
         say: Told of every shard with such rows.
+        lease: What the date is worked on under; None for whoever only looks.
 
     Returns:
         The states of the date's clips now, by video_id.
@@ -113,7 +121,7 @@ def take_over_orphans(
             if hashes.get(item.video_id) == item.source_hash
             and _is_newer(info.key, known.get(item.video_id), item)
         ]
-        ledger.commit(stage, orphans)
+        ledger.commit(stage, orphans, lease=lease)
         ledger.set_merged_version(stage, info.key, _TAKEN)
         known.update((item.video_id, item) for item in orphans)
         if orphans:
@@ -123,6 +131,8 @@ def take_over_orphans(
 
 def _is_newer(key: str, known: Item | None, orphan: Item) -> bool:
     """Whether a shard's row says more than the ledger does."""
+    if rules.is_forgotten(known):
+        return False
     if known is None or known.source_hash != orphan.source_hash:
         return True
     if known.status not in statuses.FUSED:

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import tee
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,13 +49,14 @@ class VectorBatch:
 
 
 def read_batches(
-    store: ObjectStore, batches: Sequence[Sequence[Candidate]], lock: SchemaLock
+    store: ObjectStore, batches: Iterable[Sequence[Candidate]], lock: SchemaLock
 ) -> Generator[VectorBatch, None, None]:
     """Read and check the batches in order, one stream of requests for them all.
 
     In the thread of whoever fuses them: each file read and each hash gives the interpreter to other
     threads, and having it back takes many times what a small vector does. Where requests have to be
-    waited for, the store goes on with the next ones meanwhile.
+    waited for, the store goes on with the next ones meanwhile: batches are asked for ahead of those
+    that are given out.
 
     Wrap it in ``contextlib.closing`` where the consumer may raise: the store's threads live until
     it is closed.
@@ -62,8 +64,9 @@ def read_batches(
     Raises:
         LockMismatch: A vector is of another length than the locked one.
     """
-    with closing(store.get_many(_keys(batches))) as fetched:
-        for batch in batches:
+    ahead, now = tee(batches)
+    with closing(store.get_many(_keys(ahead))) as fetched:
+        for batch in now:
             yield check_batch(batch, [_objects(clip, fetched) for clip in batch], lock)
 
 

@@ -40,6 +40,7 @@ from clipfarm_assets.pipelines.index import build_index
 from clipfarm_assets.pipelines.lock import settle_lock
 from clipfarm_assets.pipelines.manifest import ManifestOptions, update_manifest
 from clipfarm_assets.pipelines.report import StageReport
+from clipfarm_assets.pipelines.turns import LeaseOptions
 from clipfarm_assets.storage.layout import Layout
 from clipfarm_assets.storage.objects import ObjectStore
 
@@ -58,6 +59,7 @@ REFUSED = b"refused"  # encode raises for the whole batch
 NAN = b"nan"  # encode gives a vector that is no number
 
 TERMINAL_TEXT = "no_captions"
+PATIENT = LeaseOptions()
 
 
 def version_of(modality: str, revision: str = "r1", dim: int | None = None) -> EmbeddingVersion:
@@ -228,6 +230,7 @@ class World:
         by: Door | None = None,
         known: EmbeddingVersion | None = None,
         index: Mapping[str, pa.Table] | None = None,
+        leases: LeaseOptions = PATIENT,
         **options: Any,
     ):
         """Embed the dates as the CSV has them now, or as `index` has them."""
@@ -239,6 +242,7 @@ class World:
             EmbedOptions(**options),
             self.said.append,
             known_version=lambda: known,
+            leases=leases,
         )
         return stage.run(self.index(*dates) if index is None else index)
 
@@ -249,8 +253,16 @@ class World:
     def lock(self, strategy: str = "concat", **options: Any):
         return settle_lock(self.deployment, strategy, **options)
 
-    def fuse(self, *dates: str, strategy: str = "concat", **options: Any):
-        stage = FusionStage(self.deployment, strategy, FuseOptions(**options), self.said.append)
+    def fuse(
+        self,
+        *dates: str,
+        strategy: str = "concat",
+        leases: LeaseOptions = PATIENT,
+        **options: Any,
+    ):
+        stage = FusionStage(
+            self.deployment, strategy, FuseOptions(**options), self.said.append, leases
+        )
         return stage.run(self.index(*dates))
 
     def merge(self, strategy: str = "concat", **options: Any):

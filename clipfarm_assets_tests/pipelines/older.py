@@ -51,11 +51,11 @@ def write_state(world: World, stage: str, rows):
     world.store.put(f"clipfarm/state/{stage}.sqlite", processed_items(columns, rows))
 
 
-def write_shard(world: World):
+def write_shard(world: World, run_date: str):
     """Two rows a shard, so that pointers have something to point into."""
     rows = []
     for start in range(0, len(OLD), 2):
-        key = f"clipfarm/fused/concat/shards/date={DAY_1}/part-{start // 2:04d}.npz"
+        key = f"clipfarm/fused/concat/shards/date={run_date}/part-{start // 2:04d}.npz"
         part = OLD[start : start + 2]
         vectors = []
         for i, clip in enumerate(part):
@@ -103,8 +103,8 @@ class Kept:
     shards: dict[str, bytes]
 
 
-def leave(world: World) -> Kept:
-    """What the older deployment wrote."""
+def leave(world: World, run_date: str = DAY_1) -> Kept:
+    """What the older deployment wrote; its shards lie under the day of the run."""
     world.fill(OLD)
     for modality in MODALITIES:
         states = []
@@ -118,7 +118,7 @@ def leave(world: World) -> Kept:
             world.store.put(key, npy(old_vector(modality, clip.video_id)))
             states.append((clip.video_id, clip.source_hash, WRITTEN, "success", None, key))
         write_state(world, f"{modality}_embedding", states)
-    rows = write_shard(world)
+    rows = write_shard(world, run_date)
     write_state(
         world,
         "fusion_concat",

@@ -10,6 +10,7 @@ from clipfarm_assets.pipelines.manifest import load_manifest
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets_tests.pipelines import workers
 from clipfarm_assets_tests.pipelines.kit import DAY_1, DAY_2, Clip, World, clips, door
+from clipfarm_assets_tests.processes import ended
 
 STAGES = ("video_embedding", "audio_embedding", "text_embedding", "fusion_concat")
 EACH = 12
@@ -51,7 +52,7 @@ def test_two_runs_on_different_dates_lose_nothing(machines, open_world, tmp_path
         workers.start(tmp_path, machine, steps(str(n), date))
         for n, (machine, date) in enumerate(zip(machines, (DAY_1, DAY_2), strict=True))
     ]
-    assert workers.run_all(*started) == [0, 0]
+    assert ended(*started) == [0, 0]
 
     check_complete(world, some)
     for machine in set(machines):
@@ -82,7 +83,7 @@ def test_manifest_updates_at_once_keep_each_others_shards(options, open_world, t
         workers.start(tmp_path, name, steps(name, dates))
         for name, dates in (("one", days[::2]), ("two", days[1::2]))
     ]
-    assert workers.run_all(*started) == [0, 0]
+    assert ended(*started) == [0, 0]
 
     assert load_manifest(world.deployment, "concat").rows.num_rows == len(some)
     assert world.merge(compact="always").new_shards == ()
@@ -102,7 +103,7 @@ def test_two_runs_on_the_same_date_agree(open_world, tmp_path):
         )
         for machine in ("one", "two")
     ]
-    assert workers.run_all(*started) == [0, 0]
+    assert ended(*started) == [0, 0]
 
     check_complete(world, some)
     undisturbed = World(tmp_path / "undisturbed")

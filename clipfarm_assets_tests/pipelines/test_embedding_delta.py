@@ -307,10 +307,10 @@ def test_no_more_clips_are_held_than_queues_and_batch_ask_for(world, group_size,
             most = max(most, len(by.encoder.prepared) - committed)
         return source.raw, source.metadata["title"]
 
-    def watched_commit(stage, items):
+    def watched_commit(stage, items, **options):
         nonlocal committed
         items = list(items)
-        commit(stage, items)
+        commit(stage, items, **options)
         committed += len(items)
 
     by.encoder.prepare = watched_prepare

@@ -33,10 +33,10 @@ def written(monkeypatch):
         if "/embeddings/" in key:
             found.append(("put", key.rpartition("/")[2].removesuffix(".npy")))
 
-    def counted_commit(ledger, stage, items):
+    def counted_commit(ledger, stage, items, **options):
         items = list(items)
         found.extend(("begin", item.video_id) for item in items)
-        commit(ledger, stage, items)
+        commit(ledger, stage, items, **options)
         found.extend(("row", item.video_id) for item in items)
 
     monkeypatch.setattr(ObjectStore, "put", counted_put)
@@ -69,10 +69,10 @@ def test_rows_are_committed_a_batch_at_a_time(world, monkeypatch):
     world.fill(clips(20))
     sizes, commit = [], Ledger.commit
 
-    def counted(ledger, stage, items):
+    def counted(ledger, stage, items, **options):
         items = list(items)
         sizes.append(len(items))
-        commit(ledger, stage, items)
+        commit(ledger, stage, items, **options)
 
     monkeypatch.setattr(Ledger, "commit", counted)
     run(world, batch_size=8)
@@ -155,11 +155,11 @@ def failing(where, monkeypatch, by):
     calls = iter(range(1000))
 
     def sixth(call, match=""):
-        def wrapped(*args):
+        def wrapped(*args, **options):
             if match in str(args[1:2]) and next(calls) == 5:
                 msg = f"{where} is down"
                 raise OSError(msg)
-            return call(*args)
+            return call(*args, **options)
 
         return wrapped
 

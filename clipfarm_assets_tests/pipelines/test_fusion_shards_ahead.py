@@ -30,9 +30,9 @@ def events(monkeypatch):
         if "part-" in key:
             events.append(("stored", key))
 
-    def committed(ledger, stage, items):
+    def committed(ledger, stage, items, **options):
         items = list(items)
-        commit(ledger, stage, items)
+        commit(ledger, stage, items, **options)
         if stage == STAGE and items:
             events.append(("committed", items[0].artifact_key))
 

@@ -18,6 +18,7 @@ from clipfarm_assets_tests.pipelines.kit import (
     timeless,
 )
 from clipfarm_assets_tests.pipelines.workers import Kill
+from clipfarm_assets_tests.processes import ended
 
 pytestmark = pytest.mark.kills
 
@@ -99,7 +100,7 @@ def test_the_next_run_completes_the_work(point, filled, undisturbed, tmp_path):
     root = tmp_path / "world"
     shutil.copytree(filled, root)
 
-    assert workers.run_all(workers.start(root, "machine", RUN, KILLS[point])) == [DEAD]
+    assert ended(workers.start(root, "machine", RUN, KILLS[point])) == [DEAD]
 
     with World(root) as world:
         assert world.comparable() != undisturbed[0] or point.endswith("after the swap")
@@ -122,7 +123,7 @@ def test_another_machine_completes_it_too(point, filled, undisturbed, tmp_path):
     """The dead machine's ledger is lost: the store alone tells what was done."""
     root = tmp_path / "world"
     shutil.copytree(filled, root)
-    assert workers.run_all(workers.start(root, "lost", RUN, KILLS[point])) == [DEAD]
+    assert ended(workers.start(root, "lost", RUN, KILLS[point])) == [DEAD]
 
     with World(root, "other") as world:
         for name, args, options in RUN:
@@ -169,7 +170,7 @@ def test_a_migration_can_be_killed_anywhere(point, reembedded, migrated, tmp_pat
     shutil.copytree(reembedded, root)
     kill = MIGRATION_KILLS[point]
 
-    assert workers.run_all(workers.start(root, "fresh", MIGRATE, kill)) == [DEAD]
+    assert ended(workers.start(root, "fresh", MIGRATE, kill)) == [DEAD]
 
     with World(root, "fresh") as world:
         done = world.store.exists("clipfarm/fused/concat/schema.v1.json") and (

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from clipfarm_assets.contracts.clip_tables import CLIP_INDEX, CLIP_PREDICTIONS
-from clipfarm_assets.contracts.fused_manifest import FusedManifest
+from clipfarm_assets.contracts.horizon_csv import source_hash
 from clipfarm_assets.contracts.schema_lock import SchemaLock
 from clipfarm_assets.pipelines.index import build_index
 from clipfarm_assets.pipelines.manifest import NoFusedManifest
@@ -23,6 +23,7 @@ from clipfarm_assets.serving.predictor import load_predictor
 from clipfarm_assets.serving.promotion import promote
 from clipfarm_assets.serving.registry import NoModel
 from clipfarm_assets.storage.tables import parquet_to_table
+from clipfarm_assets.training import artifacts
 from clipfarm_assets.training.families import FAMILIES
 from clipfarm_assets_tests.training.bench import (  # noqa: F401 - quiet is a fixture
     CLIPS,
@@ -35,6 +36,14 @@ CLOSE = 1e-6
 PARTS = ("train", "val", "test")
 STORED = ("prediction_log", "prediction_raw", "interval_low_raw", "interval_high_raw")
 OPTIONS = TrainOptions(families=("mean", "ridge", "pca_gbdt"), compare_splits=())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _undrawn():
+    """Plots are most of what a small suite costs, and no clip is scored by them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(artifacts, "_plots", lambda *_: {})
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +98,13 @@ def write_csv(bench, rows):
     bench.store.put(bench.layout.metadata(), out.getvalue().encode())
 
 
-def index_of(video_ids):
+def index_of(bench, video_ids, moved=()):
+    """Of clips of the CSV and others; those in `moved` are at another url by now."""
+    sources = {row["video_id"]: source_hash(row["url"]) for row in csv_rows(bench)}
+    sources |= dict.fromkeys(moved, "another")
     columns = {name: [""] * len(video_ids) for name in CLIP_INDEX.names}
     columns |= {"video_id": list(video_ids), "csv_row": [1] * len(video_ids)}
-    return pa.table(columns, schema=CLIP_INDEX)
+    return pa.table(columns | {"source_hash": [sources.get(i, "") for i in video_ids]}, CLIP_INDEX)
 
 
 def unscored(table):
@@ -142,7 +154,7 @@ def test_training_rows_give_the_stored_predictions_by_every_way(
             interval_high_raw=said.high_raw,
         )
 
-    table = score_date(bench.deployment, DATE, index_of(sorted(ids, reverse=True)))
+    table = score_date(bench.deployment, DATE, index_of(bench, sorted(ids, reverse=True)))
     assert table["video_id"].to_pylist() == sorted(ids)
     assert agrees(expected, sorted(ids), **{n: table[n].to_pylist() for n in STORED})
     assert table["text_present"].to_pylist() == [expected[i]["text_present"] for i in sorted(ids)]
@@ -153,8 +165,10 @@ def test_training_rows_give_the_stored_predictions_by_every_way(
 def test_one_clip_alone_is_predicted_as_among_others(bench):
     promoted(bench, "pca_gbdt")
     ids = bench.trained["concat"][0].clips.video_ids.tolist()
-    together = score_date(bench.deployment, DATE, index_of(ids))
-    alone = pa.concat_tables(score_date(bench.deployment, DATE, index_of([i])) for i in ids[:5])
+    together = score_date(bench.deployment, DATE, index_of(bench, ids))
+    alone = pa.concat_tables(
+        score_date(bench.deployment, DATE, index_of(bench, [i])) for i in ids[:5]
+    )
     rows = [together["video_id"].to_pylist().index(i) for i in ids[:5]]
     log = together["prediction_log"].to_numpy()[rows]
     np.testing.assert_allclose(alone["prediction_log"].to_numpy(), log, rtol=0, atol=1e-12)
@@ -214,7 +228,7 @@ def test_the_table_is_the_contracts(fresh):
 def test_a_clip_that_the_model_never_saw_is_of_no_split(fresh):
     serve(fresh, 30)
     labelled = {row["video_id"] for row in csv_rows(fresh) if row["horizon_days"] == "30"}
-    table = score_date(fresh.deployment, DATE, index_of(all_ids(fresh)))
+    table = score_date(fresh.deployment, DATE, index_of(fresh, all_ids(fresh)))
     told = dict(zip(*(table[n].to_pylist() for n in ("video_id", "split")), strict=True))
     assert len(labelled) < len(told) == 120
     assert {i for i, split in told.items() if split == ""} == set(told) - labelled
@@ -223,7 +237,7 @@ def test_a_clip_that_the_model_never_saw_is_of_no_split(fresh):
 def test_a_horizon_without_a_model_is_left_out_and_said(fresh):
     serve(fresh, 30)
     said = []
-    table = score_date(fresh.deployment, DATE, index_of(all_ids(fresh)), said.append)
+    table = score_date(fresh.deployment, DATE, index_of(fresh, all_ids(fresh)), said.append)
     assert set(table["horizon_days"].to_pylist()) == {30}
     assert set(unscored(table)) == {"30"}
     assert sum(line.startswith("no predictions at 7 days: ") for line in said) == 1
@@ -231,7 +245,7 @@ def test_a_horizon_without_a_model_is_left_out_and_said(fresh):
 
 def test_without_any_model_there_is_nothing_to_say(fresh):
     with pytest.raises(NoModel, match=r"promote|model_registry"):
-        score_date(fresh.deployment, DATE, index_of(all_ids(fresh)))
+        score_date(fresh.deployment, DATE, index_of(fresh, all_ids(fresh)))
 
 
 def test_clips_without_vectors_or_metadata_are_counted(fresh):
@@ -239,8 +253,7 @@ def test_clips_without_vectors_or_metadata_are_counted(fresh):
     ids = all_ids(fresh)
     gone = {ids[4], ids[7]}
     write_csv(fresh, [row for row in csv_rows(fresh) if row["video_id"] not in gone])
-    index = index_of([*ids, "never-fused-1", "never-fused-2", "never-fused-3"])
-    table = score_date(fresh.deployment, DATE, index)
+    table = score_date(fresh.deployment, DATE, index_of(fresh, [*ids, "new 1", "new 2", "new 3"]))
     for horizon in (7, 30):
         reasons = unscored(table)[str(horizon)]
         assert told_of(reasons) == {"no_fused_vector": 3, "no_metadata_row": 2}
@@ -251,7 +264,7 @@ def test_clips_without_vectors_or_metadata_are_counted(fresh):
 @pytest.mark.parametrize("wanted", [[], ["never-fused"]])
 def test_a_date_of_which_no_clip_can_be_scored_gives_an_empty_table(fresh, wanted):
     serve(fresh, 7)
-    table = score_date(fresh.deployment, DATE, index_of(wanted))
+    table = score_date(fresh.deployment, DATE, index_of(fresh, wanted))
     assert table.num_rows == 0
     assert table.schema.equals(CLIP_PREDICTIONS)
     assert unscored(table)["7"]["no_fused_vector"] == len(wanted)
@@ -265,10 +278,17 @@ def test_values_that_cannot_be_read_are_counted_and_predicted_without(fresh):
         if row["video_id"] in ids[:3]:
             row["duration_seconds"] = "half a minute"
     write_csv(fresh, rows)
-    table = score_date(fresh.deployment, DATE, index_of(ids))
+    table = score_date(fresh.deployment, DATE, index_of(fresh, ids))
     assert table.num_rows == 120
     assert told_of(unscored(table)["7"]) == {"unparsable:duration_seconds": 3}
     assert np.isfinite(table["prediction_log"].to_numpy()).all()
+
+
+def test_vectors_of_another_source_are_counted(fresh):
+    serve(fresh, 7)
+    index = index_of(fresh, all_ids(fresh), moved=all_ids(fresh)[:1])
+    table = score_date(fresh.deployment, DATE, index)
+    assert (table.num_rows, told_of(unscored(table)["7"])) == (120, {"other_source_hash": 1})
 
 
 # Which row of the CSV.
@@ -334,7 +354,7 @@ def test_a_file_without_horizons_still_has_rows(fresh):
 def test_channels_are_told_apart_by_their_ids_whatever_is_around_them(fresh):
     """`pca_gbdt` knows a channel by its earlier clips."""
     serve(fresh, 7)
-    rows, index = csv_rows(fresh), index_of(all_ids(fresh))
+    rows, index = csv_rows(fresh), index_of(fresh, all_ids(fresh))
     base = score_date(fresh.deployment, DATE, index)
     write_csv(fresh, [row | {"channel_id": f" {row['channel_id']}\t"} for row in rows])
     assert score_date(fresh.deployment, DATE, index).equals(base)
@@ -358,24 +378,23 @@ def test_another_lock_than_the_models_is_refused(fresh):
     with pytest.raises(
         BindingMismatch, match="bound to version 'video-planted-plain-3', found 'another'"
     ):
-        score_date(fresh.deployment, DATE, index_of(all_ids(fresh)))
+        score_date(fresh.deployment, DATE, index_of(fresh, all_ids(fresh)))
 
 
 def test_without_a_manifest_it_says_so(fresh):
     serve(fresh, 7)
     fresh.store.delete(fresh.layout.fused_manifest("concat"))
     with pytest.raises(NoFusedManifest, match="fused_manifest"):
-        score_date(fresh.deployment, DATE, index_of(all_ids(fresh)))
+        score_date(fresh.deployment, DATE, index_of(fresh, all_ids(fresh)))
 
 
 def test_rows_of_the_manifest_that_nobody_asked_for_are_not_read(fresh):
     """Clips are scored although another date's shard is gone."""
     serve(fresh, 7)
     key = fresh.layout.fused_manifest("concat")
-    manifest = FusedManifest.from_table(parquet_to_table(fresh.store.get(key)))
-    rows = manifest.rows.to_pylist()
+    rows = parquet_to_table(fresh.store.get(key)).to_pylist()
     gone = rows[0]["fused_key"]
     fresh.store.delete(gone)
     ids = sorted(row["video_id"] for row in rows if row["fused_key"] != gone)
     assert 0 < len(ids) < len(rows)
-    assert score_date(fresh.deployment, DATE, index_of(ids))["video_id"].to_pylist() == ids
+    assert score_date(fresh.deployment, DATE, index_of(fresh, ids))["video_id"].to_pylist() == ids

@@ -72,7 +72,7 @@ def test_a_gap_is_not_filled_and_other_objects_are_no_shards(world):
 
 def test_a_rival_that_takes_the_number_keeps_it(world, open_world, monkeypatch):
     ready(world)
-    rival, rivals_bytes = open_world(), {}
+    rival, rivals_bytes = open_world("rival"), {}  # a machine whose ledger is its own
     create = ObjectStore.put_if_absent
 
     def rival_first(store, key, data):

@@ -3,9 +3,6 @@
 import csv
 import io
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -19,15 +16,16 @@ from clipfarm_assets.training.config import RANK_METRICS
 from clipfarm_assets.training.dataset_file import dataset_sha256
 from clipfarm_assets.training.families import FAMILIES
 from clipfarm_assets.training.metrics import regression_metrics, to_raw
+from clipfarm_assets_tests.processes import call
 from clipfarm_assets_tests.training.bench import (  # noqa: F401 - quiet is a fixture
     CLIPS,
     DIMS,
     FLOOR,
     GIT_SHA,
     QUICK,
-    REPOSITORY,
     Bench,
     quiet,
+    train_in,
 )
 
 PREDICTIONS = {
@@ -95,13 +93,7 @@ def undrawn(monkeypatch):
 
 def test_another_process_writes_the_same_bytes(files, trained, tmp_path):
     """Its own store, dataset, hash seed and folder."""
-    seed = "1" if os.environ.get("PYTHONHASHSEED") == "2" else "2"
-    subprocess.run(
-        [sys.executable, "-m", "clipfarm_assets_tests.training.bench", str(tmp_path)],
-        cwd=REPOSITORY,
-        env=os.environ | {"PYTHONHASHSEED": seed},
-        check=True,
-    )
+    call(train_in, tmp_path)
     other = Bench(tmp_path, made=False)
     again = other.files(trained)
     assert set(again) == set(files)

@@ -1,21 +1,20 @@
-"""A run in a process of its own: ``python -m … <folder> <machine> <steps> <kill>``, both JSON.
+"""Runs in processes of their own: steps are names of `World` methods with their arguments.
 
-Steps are names of `World` methods with their arguments. Kill names a call after which, or before
-which, the process ends by SIGKILL: nothing of it runs any more, no clean-up, no publishing.
+Kill names a call after which, or before which, the process ends by SIGKILL: nothing of it runs any
+more, no clean-up, no publishing.
 """
 
 import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from clipfarm_assets.ledger.ledger import Ledger
 from clipfarm_assets.storage.objects import ObjectStore
+from clipfarm_assets_tests import processes
 from clipfarm_assets_tests.pipelines.kit import World
 
 REPOSITORY = Path(__file__).parents[2]
@@ -48,20 +47,11 @@ def install(kill: Kill) -> None:
     setattr(owner, name, deadly)
 
 
-def start(root, machine, steps, kill=None) -> subprocess.Popen:
+def start(root, machine, steps, kill=None) -> processes.Process:
     """Run `steps`, as (method, arguments, options), in a new process."""
-    arguments = [str(root), machine, json.dumps(steps), json.dumps(kill and asdict(kill))]
-    command = [sys.executable, "-m", "clipfarm_assets_tests.pipelines.workers", *arguments]
-    return subprocess.Popen(command, cwd=REPOSITORY)
-
-
-def run_all(*started: subprocess.Popen) -> list[int]:
-    """Wait for processes; their exit statuses."""
-    try:
-        return [process.wait(60) for process in started]
-    finally:
-        for process in started:
-            process.kill()
+    # Through JSON: what a process is told holds nothing of the one that tells it.
+    told = json.dumps([steps, kill and asdict(kill)])
+    return processes.start(main, str(root), machine, told)
 
 
 def together(world: World, name: str, count: str) -> None:
@@ -71,16 +61,13 @@ def together(world: World, name: str, count: str) -> None:
         time.sleep(0.005)
 
 
-def main(root: str, machine: str, steps: str, kill: str) -> None:
+def main(root: str, machine: str, told: str) -> None:
+    steps, kill = json.loads(told)
     with World(Path(root), machine) as world:
-        if json.loads(kill):
-            install(Kill(**json.loads(kill)))
-        for name, args, options in json.loads(steps):
+        if kill:
+            install(Kill(**kill))
+        for name, args, options in steps:
             if name == "together":
                 together(world, *args)
             else:
                 getattr(world, name)(*args, **options)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

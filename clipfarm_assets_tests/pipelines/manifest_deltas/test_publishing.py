@@ -82,7 +82,7 @@ def test_an_update_costs_the_same_however_large_the_base_is(tmp_path):
     found = calls(10)
     assert calls(2000) == found
     of_kind = {kind: [key for k, key in found if k == kind] for kind, _ in found}
-    assert of_kind["tail"] == [BASE, "first delta"]
+    assert of_kind["tail"] == [BASE, BASE, "first delta"], "the base's once more in the end"
     assert of_kind["list"] == [DELTAS.rstrip("/"), SHARDS.rstrip("/")]
     assert of_kind["put"] == ["second delta"]
     read = [LAYOUT.shard("concat", DAY, part) for part in (2, 3, 4, 5)]
@@ -90,7 +90,8 @@ def test_an_update_costs_the_same_however_large_the_base_is(tmp_path):
     assert [key for key in of_kind["get"] if "/fused/" in key and key != LOCK] == sorted(
         [*read, *read_back]
     )
-    assert of_kind.keys() == {"tail", "list", "get", "put"}
+    assert of_kind["head"] == [LAYOUT.state("video_embedding")], "who was forgotten"
+    assert of_kind.keys() == {"tail", "list", "get", "put", "head"}
 
 
 def test_where_nothing_is_new_nothing_is_read_or_written(grown):

@@ -3,8 +3,6 @@
 import hashlib
 import io
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -25,6 +23,7 @@ from clipfarm_assets.training.meme_snapshot import NoMemeModel, current_version,
 from clipfarm_assets.training.networks.weights import BadWeights
 from clipfarm_assets.training.snapshot import BadSnapshot
 from clipfarm_assets_tests.pipelines.memes import fusion_kit as kit
+from clipfarm_assets_tests.processes import call
 from clipfarm_assets_tests.training.stores import DisturbedStore, Killed, kill
 
 ROOT = "memes/models/mm_fusion/"
@@ -172,20 +171,16 @@ def test_the_same_inputs_are_not_fitted_twice_and_others_make_another_version(st
     assert open_fusion(store, kit.LAYOUT, kit.LABEL, first.id.version).verify_all().holds
 
 
-SCRIPT = """
-import sys
-from clipfarm_assets.storage.objects import ObjectStore
-from clipfarm_assets_tests.pipelines.memes.test_fusion import trained
-print(trained(ObjectStore.open(sys.argv[1])).id.version)
-"""
+def version_trained_in(folder):
+    return trained(ObjectStore.open(folder)).id.version
 
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process(store, tmp_path):
     kit.plant(store, sizes=FEW)
-    trained(store)
+    here = trained(store)
     other = ObjectStore.open(str(tmp_path / "other"))
     kit.plant(other, sizes=FEW)
-    subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "other")], check=True)
+    assert call(version_trained_in, str(tmp_path / "other")) == here.id.version
     assert comparable(other) == comparable(store)
 
 

@@ -155,7 +155,7 @@ def test_models_that_are_not_there_are_findings(store):
         assert verdict.examined == 0
 
 
-def put_verdict(store, *, low, wins):
+def put_verdict(store, *, low, wins, dev=0.7):
     difference = {
         "value": 0.04, "mean": 0.04, "low": low, "high": 0.09,
         "resamples": 2000, "groups": 31, "level": 0.95,
@@ -172,7 +172,11 @@ def put_verdict(store, *, low, wins):
         "title": "",
         "told": "fusion and text, told",
     }
-    body = {"decided_on": "test", "splits": {"test": {"rows": 120, "verdict": verdict}}}
+    splits = {
+        "test": {"rows": 120, "verdict": verdict},
+        "val": {"rows": 60, "verdict": {**verdict, "fusion": dev, "unimodal": 0.7}},
+    }
+    body = {"decided_on": "test", "splits": splits}
     store.put(LAYOUT.evaluation("abuse_hate") + METRICS, json.dumps(body).encode())
 
 
@@ -190,3 +194,11 @@ def test_the_lower_bound_is_shown_whoever_wins(store):
     assert lost.facts["lower_bound"] == -0.01
     assert lost.facts["serves"] == "text alone"
     assert won.examined == lost.examined == 120
+
+
+@pytest.mark.parametrize(("dev", "told"), [(0.71, "yes"), (0.7, "yes"), (0.69, "no")])
+def test_whether_fusion_matches_the_best_expert_on_dev_is_told(store, dev, told):
+    put_verdict(store, low=-0.01, wins=False, dev=dev)
+    found = fusion_beats_unimodal(store, LAYOUT, "abuse_hate")
+    assert found.facts["dev_matches_or_exceeds"] == told
+    assert (found.facts["dev_fusion_macro_f1"], found.facts["dev_unimodal_macro_f1"]) == (dev, 0.7)

@@ -1,9 +1,8 @@
 """Runs that are killed between any two writes, and runs at once."""
 
-import subprocess
-import sys
+import os
+import signal
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -25,6 +24,7 @@ from clipfarm_assets_tests.pipelines.memes.shard_kit import (
     tars,
     write,
 )
+from clipfarm_assets_tests.processes import ended, start
 
 OLD, NEW, OTHER = memes(10)[:6], memes(10)[2:], memes(4, "other")
 
@@ -89,19 +89,16 @@ def test_a_run_without_changes_removes_what_a_killed_one_left(tmp_path):
     assert len(tars(store)) == 2
 
 
+def killed_run(folder):
+    """The target of a process that does not come to its end."""
+    write(InterruptedStore(folder, 2, "before", lambda: os.kill(os.getpid(), signal.SIGKILL)), NEW)
+
+
 @pytest.mark.kills
 def test_killed_by_the_system(tmp_path):
     """As above, by SIGKILL: nothing of the process runs any more."""
     store = opened(tmp_path / "killed", OLD)
-    code = (
-        "import os, signal\n"
-        "from clipfarm_assets_tests.pipelines.memes.shard_kit import *\n"
-        "def act(): os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"write(InterruptedStore({str(tmp_path / 'killed')!r}, 2, 'before', act), memes(10)[2:])\n"
-    )
-    root = Path(__file__).parents[3]
-    run = subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
-    assert run.returncode == -9
+    assert ended(start(killed_run, str(tmp_path / "killed"))) == [-signal.SIGKILL]
     assert ids(store) == {row.id for row in OLD}
     write(store, NEW)
     undisturbed = opened(tmp_path / "undisturbed", OLD)

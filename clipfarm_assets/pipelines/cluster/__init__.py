@@ -1,0 +1,1 @@
+"""The engine of many machines: the steps of embedding on a Ray cluster."""

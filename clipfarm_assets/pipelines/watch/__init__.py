@@ -1,0 +1,1 @@
+"""What changed outside that runs should know of; looked at by sensors, and left as it is."""

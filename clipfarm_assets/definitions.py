@@ -10,6 +10,7 @@ from clipfarm_assets.defs.clips import (
     fusion,
     index,
     jobs,
+    sensors,
     serving,
     training,
     training_checks,
@@ -24,6 +25,7 @@ from clipfarm_assets.defs.songs import data as song_data
 from clipfarm_assets.defs.songs import jobs as song_jobs
 from clipfarm_assets.defs.songs import models as song_models
 from clipfarm_assets.defs.songs import prepared as song_prepared
+from clipfarm_assets.orchestration import alert_sensors
 from clipfarm_assets.orchestration.console import short_console
 from clipfarm_assets.orchestration.executor import executor
 
@@ -53,7 +55,7 @@ def definitions(resources: Mapping[str, object]) -> dg.Definitions:
         ],
         jobs=[*jobs.ALL_JOBS, *meme_jobs.ALL_JOBS, *song_jobs.ALL_JOBS],
         schedules=[jobs.clips_nightly],
-        sensors=[jobs.clips_automation],
+        sensors=[jobs.clips_automation, *sensors.ALL, *alert_sensors.ALL],
         resources=resources,
         executor=executor,
         loggers={"console": short_console},

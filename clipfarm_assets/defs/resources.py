@@ -9,34 +9,24 @@
 * ``CLIPFARM_MEMES_CONFIG``: labels of memes, and where their files lie; see `meme_settings`
 * ``CLIPFARM_SONGS_CONFIG``: where songs' files lie, and how they are learned; see `song_settings`
 * ``CLIPFARM_S3_ENDPOINT``: another S3 server than AWS; default ``AWS_ENDPOINT_URL``
+* ``CLIPFARM_S3_RETRIES``, ``CLIPFARM_S3_RETRY_SECONDS``, ``CLIPFARM_S3_TIMEOUT_SECONDS``: how often
+  and how long a request is repeated, and what one may take; see `S3Settings`
 
 Credentials are never read here: the S3 client finds them as any AWS client does.
 """
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import dagster as dg
 from dagster_aws.s3 import S3Resource
 
-from clipfarm_assets.encoders.models import encoder_profile
 from clipfarm_assets.orchestration.io_managers import ParquetByPartition, TrainingDataIO
 from clipfarm_assets.orchestration.meme_settings import meme_settings
 from clipfarm_assets.orchestration.resources import DeploymentResource, EncodersResource
 from clipfarm_assets.orchestration.song_settings import song_settings
-
-LEDGER_VARIABLE: Final = "CLIPFARM_LEDGER"
-
-
-def home(environ: Mapping[str, str]) -> Path:
-    """The folder for what is neither the store's nor Dagster's."""
-    if environ.get("CLIPFARM_HOME"):
-        return Path(environ["CLIPFARM_HOME"]).expanduser().absolute()
-    if environ.get("DAGSTER_HOME"):
-        return Path(environ["DAGSTER_HOME"]).expanduser().absolute() / "clipfarm"
-    return Path("~/.clipfarm").expanduser()
+from clipfarm_assets.pipelines.environment import LEDGER_VARIABLE, deployment_settings
 
 
 def resources_from(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
@@ -45,23 +35,20 @@ def resources_from(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     Raises:
         ValueError: A variable has a value it can't have; says which it can.
     """
-    here = home(environ)
+    settings = deployment_settings(environ)
     s3 = S3Resource(
-        endpoint_url=environ.get("CLIPFARM_S3_ENDPOINT")
-        or environ.get("AWS_ENDPOINT_URL_S3")
-        or environ.get("AWS_ENDPOINT_URL"),
-        region_name=environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION"),
-        profile_name=environ.get("AWS_PROFILE"),
+        endpoint_url=settings.s3.endpoint_url,
+        region_name=settings.s3.region_name,
+        profile_name=settings.s3.profile_name,
+        max_attempts=settings.s3.retries,
     )
     memes = meme_settings(environ)
     songs = song_settings(environ)
     deployment = DeploymentResource(
-        store=environ.get("CLIPFARM_STORE") or str(here / "store"),
+        store=settings.store,
         # By name: the UI shows a resource's settings, and this one may hold a password.
-        ledger=dg.EnvVar(LEDGER_VARIABLE)
-        if environ.get(LEDGER_VARIABLE)
-        else f"sqlite:///{here / 'ledger.sqlite'}",
-        metadata_key=environ.get("CLIPFARM_METADATA_KEY") or "metadata/shorts_metadata_horizon.csv",
+        ledger=dg.EnvVar(LEDGER_VARIABLE) if environ.get(LEDGER_VARIABLE) else settings.ledger,
+        metadata_key=settings.layout.metadata_key,
         memes_prefix=memes.prefix,
         memes_manifest_key=memes.manifest_key,
         memes_ocr_key=memes.ocr_key,
@@ -72,14 +59,14 @@ def resources_from(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         songs_media_key=songs.media_key,
         songs_files_prefix=songs.files_prefix,
         songs_config=songs.config_json,
+        s3_timeout_seconds=settings.s3.timeout_seconds,
+        s3_retry_seconds=settings.s3.retry_seconds,
         s3=s3,
     )
     return {
         "s3": s3,
         "deployment": deployment,
-        "encoders": EncodersResource(
-            profile=encoder_profile(environ), cache_dir=str(here / "stand-ins")
-        ),
+        "encoders": EncodersResource(profile=settings.profile, cache_dir=str(settings.stand_ins)),
         "parquet_by_partition": ParquetByPartition(deployment=deployment),
         "training_data": TrainingDataIO(deployment=deployment),
     }

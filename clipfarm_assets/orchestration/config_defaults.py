@@ -17,6 +17,8 @@ import dagster as dg
 from pydantic import TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
+from clipfarm_assets.pipelines.environment import json_object
+
 _Config = TypeVar("_Config", bound=dg.Config)
 
 
@@ -53,31 +55,6 @@ def defaults_from(
         )
 
     return decorate
-
-
-def json_object(variable: str, text: str) -> dict[str, Any]:
-    """The JSON object that a variable holds.
-
-    Raises:
-        ValueError: It is none, or names a field twice; one sentence says so.
-    """
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            msg = f"{variable} must name each field once: found {text[:200]!r}"
-            raise ValueError(msg)
-        return found
-
-    try:
-        values = json.loads(text, object_pairs_hook=once)
-    except json.JSONDecodeError as error:
-        msg = f"{variable} must be a JSON object of fields: found {text[:200]!r} ({error})"
-        raise ValueError(msg) from None
-    if not isinstance(values, dict):
-        msg = f"{variable} must be a JSON object of fields: found {text[:200]!r}"
-        raise ValueError(msg)  # noqa: TRY004 - a variable's text is a value, of whatever type
-    return values
 
 
 def _checked(variable: str, name: str, field: FieldInfo, value: object) -> Any:

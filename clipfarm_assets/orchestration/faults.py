@@ -16,8 +16,13 @@ from clipfarm_assets.contracts.schema_lock import BadLock, LockMismatch
 from clipfarm_assets.contracts.song_segments import BadSegments
 from clipfarm_assets.contracts.split_rules import SplitLeakage
 from clipfarm_assets.encoders.base import ModelMismatch
+from clipfarm_assets.encoders.decoding import DecodersUnavailable
 from clipfarm_assets.encoders.models import ModelUnavailable
+from clipfarm_assets.ledger.head import NewerSchema, OutdatedSchema
+from clipfarm_assets.ledger.leases import LeaseHeld, LeaseLost
+from clipfarm_assets.ledger.refusals import LedgerDenied
 from clipfarm_assets.ledger.sqlite_file import BadState
+from clipfarm_assets.orchestration.ray_jobs import JobFailed
 from clipfarm_assets.orchestration.settings import BadSettings
 from clipfarm_assets.pipelines.assemble import (
     EmptyManifest,
@@ -25,6 +30,9 @@ from clipfarm_assets.pipelines.assemble import (
     NoRowsAtHorizon,
     NothingToJoin,
 )
+from clipfarm_assets.pipelines.cluster.engine import ClusterFailed
+from clipfarm_assets.pipelines.cluster.plan import ClusterTooSmall
+from clipfarm_assets.pipelines.cluster.session import RayUnavailable
 from clipfarm_assets.pipelines.failure_streak import EncoderBroken
 from clipfarm_assets.pipelines.index import NoMetadata
 from clipfarm_assets.pipelines.lock import NoLock, NothingEmbedded, NothingToMigrate
@@ -57,7 +65,7 @@ from clipfarm_assets.storage.tables import BadTable
 from clipfarm_assets.training.dataset_file import BadDataset, NoDataset
 from clipfarm_assets.training.features import MissingColumns
 from clipfarm_assets.training.meme_snapshot import NoMemeModel
-from clipfarm_assets.training.metadata_encoder import FeatureMismatch, TooManyCategories
+from clipfarm_assets.training.metadata_encoder import FeatureMismatch
 from clipfarm_assets.training.snapshot import BadSnapshot, SnapshotConflict, SnapshotExists
 from clipfarm_assets.training.snapshot_reader import NoSnapshot, NoSuchModel
 from clipfarm_assets.training.song_config_errors import BadSongConfig
@@ -87,16 +95,24 @@ FAULTS: Final = (
     BadTable,
     BadTaxonomy,
     BindingMismatch,
+    ClusterFailed,
+    ClusterTooSmall,
     DanglingPointer,
+    DecodersUnavailable,
     EmptyManifest,
     EncoderBroken,
     FeatureLeakage,
     FeatureMismatch,
     HorizonCsvError,
+    JobFailed,
+    LeaseHeld,
+    LeaseLost,
+    LedgerDenied,
     LockMismatch,
     MissingColumns,
     ModelMismatch,
     ModelUnavailable,
+    NewerSchema,
     NoAlignment,
     NoDataset,
     NoExpert,
@@ -130,6 +146,8 @@ FAULTS: Final = (
     OtherExperts,
     OtherSegments,
     OtherShards,
+    OutdatedSchema,
+    RayUnavailable,
     RowsOutOfStep,
     ShardsChanged,
     ShardsDamaged,
@@ -141,7 +159,6 @@ FAULTS: Final = (
     StoreUnavailable,
     TooFewGroups,
     TooFewRows,
-    TooManyCategories,
     TooManyFeatures,
     UndeclaredColumn,
     UnfinishedExpert,

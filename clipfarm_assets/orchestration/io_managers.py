@@ -5,10 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import dagster as dg
 import pyarrow as pa
 
+from clipfarm_assets.orchestration.faults import one_sentence
 from clipfarm_assets.orchestration.partitions import training_job
 from clipfarm_assets.orchestration.resources import DeploymentResource
+from clipfarm_assets.pipelines.turns import LeaseOptions, at_work
+from clipfarm_assets.pipelines.upkeep.dated_tables import store_tables
 from clipfarm_assets.storage.layout import Layout
-from clipfarm_assets.storage.tables import parquet_to_table, table_to_parquet
+from clipfarm_assets.storage.tables import parquet_to_table
 from clipfarm_assets.training.data import TrainingData
 from clipfarm_assets.training.dataset_file import read_dataset, write_dataset
 
@@ -16,15 +19,17 @@ Tables = dict[str, pa.Table]
 
 
 class ParquetByPartition(dg.ConfigurableIOManager):
-    """A parquet object a partition.
+    """A parquet object of clips a partition.
 
     Assets give and take ``{partition key: pyarrow.Table}``, for one partition as for a range. The
     object's key is what the layout's method of the asset's name says: ``clips/clip_index`` lies at
-    ``layout.clip_index(date)``.
+    ``layout.clip_index(date)``. It has no row of a clip that was removed for good, not even if that
+    was after the asset had made the table.
     """
 
     deployment: dg.ResourceDependency[DeploymentResource]
 
+    @one_sentence()
     def handle_output(self, context: dg.OutputContext, obj: Mapping[str, pa.Table]) -> None:
         """Store one object a partition.
 
@@ -32,10 +37,11 @@ class ParquetByPartition(dg.ConfigurableIOManager):
             ValueError: The tables given are not those of the run's partitions.
         """
         _check_partitions(context, obj, "table")
-        store, key_of = self.deployment.open_store(), self._keys(context.asset_key)
-        for partition, table in obj.items():
-            store.put(key_of(partition), table_to_parquet(table))
+        key_of = self._keys(context.asset_key)
+        with self.deployment.open() as opened:
+            store_tables(opened, {key_of(partition): table for partition, table in obj.items()})
 
+    @one_sentence()
     def load_input(self, context: dg.InputContext) -> Tables:
         """Load the upstream partitions, always as a mapping in the order of their keys.
 
@@ -107,6 +113,7 @@ class TrainingDataIO(dg.ConfigurableIOManager):
 
     deployment: dg.ResourceDependency[DeploymentResource]
 
+    @one_sentence()
     def handle_output(self, context: dg.OutputContext, obj: Mapping[str, TrainingData]) -> None:
         """Store one dataset a partition; a reader never sees half of one.
 
@@ -114,14 +121,17 @@ class TrainingDataIO(dg.ConfigurableIOManager):
             ValueError: The datasets given are not those of the run's partitions.
         """
         _check_partitions(context, obj, "dataset")
-        store, layout = self.deployment.open_store(), self.deployment.layout
-        for partition, data in obj.items():
-            made_of = data.provenance
-            if training_job(partition) != (made_of.strategy, made_of.horizon):
-                found = f"{made_of.strategy}, {made_of.horizon} days"
-                msg = f"partition {partition} was given the dataset of {found}"
-                raise ValueError(msg)
-            write_dataset(store, layout, data)
+        leases, say = LeaseOptions(run_id=context.run_id), context.log.info
+        with self.deployment.open() as opened:
+            for partition, data in obj.items():
+                made_of = data.provenance
+                if training_job(partition) != (made_of.strategy, made_of.horizon):
+                    found = f"{made_of.strategy}, {made_of.horizon} days"
+                    msg = f"partition {partition} was given the dataset of {found}"
+                    raise ValueError(msg)
+                scope = f"training_dataset/{made_of.strategy}/{made_of.horizon}"
+                with at_work(opened.ledger, scope, leases, say):
+                    write_dataset(opened.store, opened.layout, data)
 
     def load_input(self, context: dg.InputContext) -> LazyDatasets:
         """The upstream partitions, in the order of their keys; read when they are asked for."""

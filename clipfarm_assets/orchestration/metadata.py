@@ -47,6 +47,8 @@ def stage_metadata(report: StageReport, standing: Mapping[str, int]) -> Metadata
         metadata["precision"] = report.equivalence
     if report.computed:
         metadata["computed"] = report.computed
+    if report.engine:
+        metadata["engine"] = report.engine
     if report.roofline:
         metadata["roofline"] = records(report.roofline.records())
         metadata["bound_by"] = report.roofline.sentence()

@@ -7,7 +7,7 @@ they are found.
 
 import os
 from collections.abc import Mapping, Sequence
-from datetime import date, timedelta
+from datetime import timedelta
 from typing import Final
 
 import dagster as dg
@@ -16,46 +16,28 @@ from clipfarm_assets.contracts.horizons import HORIZONS, Horizon, as_horizon
 from clipfarm_assets.contracts.meme_rows import SPLITS, Split
 from clipfarm_assets.contracts.statuses import STRATEGIES, Strategy
 from clipfarm_assets.orchestration.meme_settings import meme_settings
+from clipfarm_assets.pipelines import environment
 from clipfarm_assets.storage.song_layout import FUSION_STRATEGIES, FusionStrategy
 
 DATE: Final = "date"
 STRATEGY: Final = "strategy"
 HORIZON: Final = "horizon"
 
-START_DATE_VARIABLE: Final = "CLIPFARM_START_DATE"
-DEFAULT_START_DATE: Final = "2026-01-01"
-END_DATE_VARIABLE: Final = "CLIPFARM_END_DATE"
+START_DATE_VARIABLE: Final = environment.START_DATE_VARIABLE
 BACKFILL_VARIABLE: Final = "CLIPFARM_BACKFILL"
 
 
 def dates_from(environ: Mapping[str, str]) -> dg.DailyPartitionsDefinition:
-    """The days from ``CLIPFARM_START_DATE`` to today, or to ``CLIPFARM_END_DATE`` if that is set.
+    """The days from ``CLIPFARM_START_DATE`` to today, or to an earlier ``CLIPFARM_END_DATE``.
 
     Raises:
         ValueError: A variable is no date, or the end is before the start.
     """
-    first = _day(environ, START_DATE_VARIABLE) or date.fromisoformat(DEFAULT_START_DATE)
-    last = _day(environ, END_DATE_VARIABLE)
-    if last is None:
-        # The offset makes today a partition: clips captured this morning needn't wait for midnight.
-        return dg.DailyPartitionsDefinition(start_date=first.isoformat(), end_offset=1)
-    if last < first:
-        msg = f"{END_DATE_VARIABLE} must not be before {START_DATE_VARIABLE} {first}: found {last}"
-        raise ValueError(msg)
-    return dg.DailyPartitionsDefinition(
-        start_date=first.isoformat(), end_date=(last + timedelta(days=1)).isoformat()
-    )
-
-
-def _day(environ: Mapping[str, str], variable: str) -> date | None:
-    text = environ.get(variable)
-    if not text:
-        return None
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        msg = f"{variable} must be a date as YYYY-MM-DD: found {text!r}"
-        raise ValueError(msg) from None
+    first, last = environment.first_and_last_date(environ)
+    end = None if last is None else (last + timedelta(days=1)).isoformat()
+    # The offset makes today a partition: clips captured this morning needn't wait for midnight.
+    # Dagster holds it to the end whenever it is asked, so that no clock is read here.
+    return dg.DailyPartitionsDefinition(start_date=first.isoformat(), end_date=end, end_offset=1)
 
 
 dates = dates_from(os.environ)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
-from clipfarm_assets.orchestration.config_defaults import json_object
 from clipfarm_assets.orchestration.settings import BadSettings, validated
+from clipfarm_assets.pipelines.environment import json_object
 from clipfarm_assets.training.config import Settings
 
 

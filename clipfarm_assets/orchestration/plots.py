@@ -56,7 +56,8 @@ def embedding_map(
         plane.scatter(points[mask, 0], points[mask, 1], s=14, label=label or "(none)")
     plane.set(xlabel="1st principal axis", ylabel="2nd", title=title)
     if len(set(labels)) <= 8:
-        plane.legend(fontsize=7, title="query", title_fontsize=7)
+        # To look for the best place takes longer the more clips there are.
+        plane.legend(fontsize=7, title="query", title_fontsize=7, loc="upper right")
     out = io.BytesIO()
     comment = f"{_mark(content)}{len(vectors)};"
     figure.savefig(out, format="png", metadata={"Software": None, "Comment": comment})

@@ -1,7 +1,8 @@
 """The resources that assets ask for: a deployment, and encoders for it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -10,11 +11,13 @@ from dagster_aws.s3 import S3Resource
 from pydantic import Field
 
 from clipfarm_assets.contracts.statuses import Modality
-from clipfarm_assets.encoders.config import EncoderConfig
+from clipfarm_assets.encoders.config import AudioConfig, EncoderConfig, TextConfig, VideoConfig
 from clipfarm_assets.encoders.models_lock import ModelsLock
 from clipfarm_assets.ledger.ledger import Ledger
+from clipfarm_assets.ledger.read_only import ReadOnlyLedger
 from clipfarm_assets.orchestration.faults import one_sentence
 from clipfarm_assets.pipelines.deployment import Deployment
+from clipfarm_assets.pipelines.inspect.foreseen import ForeseenLedger, ForeseenStore
 from clipfarm_assets.storage.layout import Layout
 from clipfarm_assets.storage.meme_layout import MemeLayout
 from clipfarm_assets.storage.objects import ObjectStore, S3Settings
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 _MEMES: Final = MemeLayout()
 _SONGS: Final = SongLayout()
+_S3: Final = S3Settings()
+_SETTINGS: Final = (VideoConfig, AudioConfig, TextConfig)
 
 
 class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -73,6 +78,14 @@ class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         description="Settings of the song pipeline that differ from their defaults, as YAML or "
         "JSON.",
     )
+    s3_timeout_seconds: float = Field(
+        default=_S3.timeout_seconds,
+        description="What one request to S3 may take, with all that it carries.",
+    )
+    s3_retry_seconds: float = Field(
+        default=_S3.retry_seconds,
+        description="How long after its beginning a request to S3 may be repeated.",
+    )
     s3: dg.ResourceDependency[S3Resource]
 
     @property
@@ -108,22 +121,45 @@ class DeploymentResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def open_store(self) -> ObjectStore:
         """The object store."""
-        return ObjectStore.open(self.store, s3_settings(self.s3))
+        settings = s3_settings(self.s3, self.s3_timeout_seconds, self.s3_retry_seconds)
+        return ObjectStore.open(self.store, settings)
 
     @contextmanager
     def open(self) -> Iterator[Deployment]:
         """The deployment, for the time of one step.
 
         Raises:
-            StoreUnavailable: The S3 server ignores conditional writes, and would lose data.
+            Failure: A structural fault, in a sentence; among them an S3 server that ignores
+                conditional writes, and would lose data.
         """
         store = self.open_store()
-        if self.store.startswith("s3://"):
-            _prove(store, f"{self.layout.prefix}/state")
+        with one_sentence():
+            if self.store.startswith("s3://"):
+                _prove(store, f"{self.layout.prefix}/state")
+            with Ledger.open(self._ledger_url(), store.url) as ledger:
+                yield Deployment(
+                    store, self.layout, ledger, self.memes, self.songs, self.song_config
+                )
+
+    @contextmanager
+    def reading(self, seconds: float) -> Iterator[tuple[Deployment, ReadOnlyLedger]]:
+        """The deployment and its ledger, to be looked at: nothing is written, nor made.
+
+        Args:
+            seconds: How long a request to S3 may take, and as long may it be repeated. Whoever
+                looks every minute does better to give up and look again.
+        """
+        s3 = s3_settings(
+            self.s3, min(seconds, self.s3_timeout_seconds), min(seconds, self.s3_retry_seconds)
+        )
+        store = ForeseenStore(self.store, s3)
+        with ForeseenLedger.open(self._ledger_url(), store.url) as ledger:
+            yield Deployment(store, self.layout, ledger), ledger
+
+    def _ledger_url(self) -> str:
         # Dagster resolves a variable for its steps; whoever opens it elsewhere gets its name.
         url = self.ledger.get_value() if isinstance(self.ledger, dg.EnvVar) else self.ledger
-        with one_sentence(), Ledger.open(url or "", store.url) as ledger:
-            yield Deployment(store, self.layout, ledger, self.memes, self.songs, self.song_config)
+        return url or ""
 
 
 _PROVED: set[str] = set()
@@ -136,7 +172,11 @@ def _prove(store: ObjectStore, folder: str) -> None:
         _PROVED.add(store.url)
 
 
-def s3_settings(s3: S3Resource) -> S3Settings:
+def s3_settings(
+    s3: S3Resource,
+    timeout_seconds: float = _S3.timeout_seconds,
+    retry_seconds: float = _S3.retry_seconds,
+) -> S3Settings:
     """Our S3 settings from dagster-aws's, so that a deployment configures S3 once for both.
 
     Raises:
@@ -152,6 +192,8 @@ def s3_settings(s3: S3Resource) -> S3Settings:
         retries=s3.max_attempts,
         unsigned=s3.use_unsigned_session,
         verify=s3.verify is not False,
+        timeout_seconds=timeout_seconds,
+        retry_seconds=retry_seconds,
     )
 
 
@@ -173,6 +215,24 @@ class EncodersResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return known_version(
             modality,
             config,
+            profile=self.profile,
+            cache_dir=Path(self.cache_dir),
+            models_lock=models_lock,
+        )
+
+    def opener(
+        self, modality: Modality, config: EncoderConfig, models_lock: ModelsLock
+    ) -> "Callable[[], Encoder]":
+        """What `open` does, to be called in another process: it can be pickled."""
+        from clipfarm_assets.encoders.open import open_encoder
+
+        # A run's own class of configuration may be known to this process alone.
+        kind = next(one for one in _SETTINGS if isinstance(config, one))
+        plain = kind(**{name: getattr(config, name) for name in kind.model_fields})
+        return partial(
+            open_encoder,
+            modality,
+            plain,
             profile=self.profile,
             cache_dir=Path(self.cache_dir),
             models_lock=models_lock,

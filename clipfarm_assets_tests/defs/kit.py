@@ -8,6 +8,7 @@ runs with them.
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
@@ -16,7 +17,7 @@ from dagster_aws.s3 import S3Resource
 
 from clipfarm_assets.contracts import statuses
 from clipfarm_assets.contracts.horizon_csv import source_hash
-from clipfarm_assets.definitions import definitions
+from clipfarm_assets.definitions import definitions, defs
 from clipfarm_assets.encoders.base import EmbeddingVersion, Encoded, MediaError
 from clipfarm_assets.ledger.ledger import Ledger
 from clipfarm_assets.orchestration.io_managers import ParquetByPartition, TrainingDataIO
@@ -28,6 +29,18 @@ from clipfarm_assets.storage.objects import ObjectStore
 DIM = 8
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 OPENED: list[str] = []
+
+
+@cache
+def _with_checks_alone():
+    """The definitions with a job of every check by itself, too."""
+    keys = [spec.key for check in defs.asset_checks for spec in check.check_specs]
+    jobs = [dg.define_asset_job(_job_of(k), selection=dg.AssetSelection.checks(k)) for k in keys]
+    return dg.Definitions.merge(defs, dg.Definitions(jobs=jobs))
+
+
+def _job_of(check):
+    return "__".join(("alone", *check.asset_key.path, check.name))
 
 
 class HashEncoder:
@@ -94,17 +107,18 @@ class Bench:
             s3=S3Resource(),
         )
 
-    def defs(self):
+    def resources(self):
         deployment = self.resource()
-        return definitions(
-            {
-                "s3": S3Resource(),
-                "deployment": deployment,
-                "encoders": HashEncoders(cache_dir=str(self.root), revision=self.revision),
-                "parquet_by_partition": ParquetByPartition(deployment=deployment),
-                "training_data": TrainingDataIO(deployment=deployment),
-            }
-        )
+        return {
+            "s3": S3Resource(),
+            "deployment": deployment,
+            "encoders": HashEncoders(cache_dir=str(self.root), revision=self.revision),
+            "parquet_by_partition": ParquetByPartition(deployment=deployment),
+            "training_data": TrainingDataIO(deployment=deployment),
+        }
+
+    def defs(self):
+        return definitions(self.resources())
 
     def deployment(self):
         return Deployment(
@@ -132,8 +146,11 @@ class Bench:
                 "dagster/asset_partition_range_start": span[0],
                 "dagster/asset_partition_range_end": span[1],
             }
+        # For a part of a job Dagster takes no other resources than its assets came with: then it is
+        # definitions of its own, which cost a second.
+        resources = None if selection else self.resources()
         return (
-            self.defs()
+            (defs if resources else self.defs())
             .resolve_job_def(job)
             .execute_in_process(
                 instance=instance,
@@ -142,6 +159,23 @@ class Bench:
                 run_config={**QUIET, **(config or {})},
                 raise_on_error=check,
                 asset_selection=selection,
+                resources=resources,
+            )
+        )
+
+    def check_alone(self, instance, asset, name, key=None):
+        """One check of one partition, without its asset; `asset` is the path of its key."""
+        check = dg.AssetCheckKey(dg.AssetKey(asset), name)
+        # As tags: Dagster finds out a job's partitions from its assets, and this one has none.
+        return (
+            _with_checks_alone()
+            .resolve_job_def(_job_of(check))
+            .execute_in_process(
+                instance=instance,
+                tags={"dagster/partition": str(key)} if key else {},
+                run_config=QUIET,
+                raise_on_error=False,
+                resources=self.resources(),
             )
         )
 
@@ -162,6 +196,17 @@ class Bench:
                 raw = json.dumps({"transcript": f"words of {video_id}"}).encode()
                 self.store.put(self.layout.raw(modality, video_id), raw)
         self.store.put(self.layout.metadata(), "\n".join([*lines, ""]).encode())
+
+
+def nine_clips(root):
+    """A bench with some clips of three dates."""
+    made = Bench(root)
+    made.add_clips(
+        *((f"clip5-{i}", "2026-02-05") for i in range(4)),
+        *((f"clip6-{i}", "2026-02-06") for i in range(3)),
+        *((f"clip7-{i}", "2026-02-07") for i in range(2)),
+    )
+    return made
 
 
 def hash_of(video_id):

@@ -1,12 +1,15 @@
 """Structural faults end a run with one sentence; mistakes of ours keep their trace."""
 
 import importlib
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
+from dagster._core.test_utils import freeze_time
 
 from clipfarm_assets.orchestration import partitions
 from clipfarm_assets.orchestration.faults import FAULTS, LAZY_FAULTS, one_sentence
+from clipfarm_assets.pipelines.inspect import run_settings
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f.__name__)
@@ -49,6 +52,40 @@ def test_dates_end_where_they_are_told_to():
         "2026-02-06",
         "2026-02-07",
     ]
+
+
+class Noon(datetime):
+    """A clock that stands still."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2026, 3, 10, 12, tzinfo=tz)
+
+
+@pytest.mark.parametrize(
+    ("told", "last"),
+    [
+        ("2026-03-08", "2026-03-08"),
+        ("2026-03-09", "2026-03-09"),
+        ("2026-03-10", "2026-03-10"),
+        ("2026-03-11", "2026-03-10"),
+        ("2026-04-09", "2026-03-10"),
+        ("", "2026-03-10"),
+    ],
+)
+def test_the_last_date_is_today_until_the_end_is_past(monkeypatch, told, last):
+    """To Dagster as to ``clipfarm plan``."""
+    environ = {"CLIPFARM_START_DATE": "2026-03-07", "CLIPFARM_END_DATE": told}
+    definition = partitions.dates_from(environ)
+    monkeypatch.setattr(run_settings, "datetime", Noon)
+    with freeze_time(Noon.now(UTC)):
+        keys = definition.get_partition_keys()
+        assert (keys[0], keys[-1]) == ("2026-03-07", last)
+        assert definition.get_last_partition_key() == last
+        assert run_settings.run_settings(environ).last_date == last
+    with freeze_time(Noon.now(UTC) + timedelta(days=365)):
+        now = definition.get_last_partition_key()  # though nobody loaded the definitions again
+        assert now == (told or "2027-03-10")
 
 
 @pytest.mark.parametrize(

@@ -203,16 +203,7 @@ def test_images_are_packed_within_the_limits_they_were_hashed_within(fresh, inst
 
 
 def check_alone(bench, instance, asset, name, key=None):
-    """One check without its asset."""
-    check = dg.AssetCheckKey(dg.AssetKey(["memes", asset]), name)
-    job = dg.define_asset_job("check_alone", selection=dg.AssetSelection.checks(check))
-    defs = dg.Definitions.merge(bench.defs(), dg.Definitions(jobs=[job]))
-    return defs.resolve_job_def("check_alone").execute_in_process(
-        instance=instance,
-        tags={"dagster/partition": key} if key else {},
-        run_config=kit.QUIET,
-        raise_on_error=False,
-    )
+    return bench.check_alone(instance, ("memes", asset), name, key)
 
 
 def test_a_label_changed_after_packing_fails_its_split_alone(fresh, instance):

@@ -30,16 +30,11 @@ def objects(bench):
     }
 
 
-def test_a_range_in_one_run_equals_a_run_a_date(tmp_path, bench):
-    other = kit.Bench(tmp_path / "other")
-    other.add_clips(
-        *((f"clip5-{i}", "2026-02-05") for i in range(4)),
-        *((f"clip6-{i}", "2026-02-06") for i in range(3)),
-        *((f"clip7-{i}", "2026-02-07") for i in range(2)),
-    )
-    with dg.DagsterInstance.ephemeral() as ranged, dg.DagsterInstance.ephemeral() as single:
-        bench.everything(ranged)
-        assert sorted(kit.OPENED) == ["audio", "text", "video"], "each model once for the range"
+def test_a_range_in_one_run_equals_a_run_a_date(tmp_path, finished):
+    bench, ranged, opened = finished
+    assert sorted(opened) == ["audio", "text", "video"], "each model once for the range"
+    other = kit.nine_clips(tmp_path / "other")
+    with dg.DagsterInstance.ephemeral() as single:
         for date in DATES:
             other.run(single, "clips_daily", date)
         for strategy in statuses.STRATEGIES:
@@ -70,7 +65,9 @@ def test_a_range_in_one_run_equals_a_run_a_date(tmp_path, bench):
 def test_metadata_counts_each_date_by_itself(bench, instance):
     bench.store.put(bench.layout.raw("video", "clip6-1"), b"corrupt")
     bench.store.delete(bench.layout.raw("video", "clip5-0"))
-    bench.everything(instance)
+    bench.run(instance, "clips_daily", span=(DATES[0], DATES[-1]))
+    bench.run(instance, "clips_lock", "concat")
+    bench.run(instance, "clips_fuse", "2026-02-05|concat")
     by_date = materialised(instance, "video_embeddings")
     assert by_date["2026-02-05"]["all_clips/success"].value == 3
     assert by_date["2026-02-05"]["all_clips/missing_raw_object"].value == 1
@@ -87,42 +84,39 @@ def test_metadata_counts_each_date_by_itself(bench, instance):
     assert fused["2026-02-05|concat"]["all_clips/success_full"].value == 3
 
 
-def test_a_second_run_works_on_nothing_and_loads_no_raw_object(bench, instance):
-    bench.everything(instance)
-    before = objects(bench)
+def test_a_second_run_works_on_nothing_and_loads_no_raw_object(done, instance):
+    before = objects(done)
     for modality in statuses.MODALITIES:
-        for info in list(bench.store.list(f"clipfarm/raw/{modality}/")):
-            bench.store.delete(info.key)
-    kit.OPENED.clear()
-    bench.everything(instance)
+        for info in list(done.store.list(f"clipfarm/raw/{modality}/")):
+            done.store.delete(info.key)
+    done.everything(instance)
     assert kit.OPENED == [], "nothing to do: no model is loaded"
     for date in DATES:
         assert materialised(instance, "video_embeddings")[date]["worked_on"].value == 0
         assert materialised(instance, "fused_shards")[f"{date}|concat"]["worked_on"].value == 0
-    after = objects(bench)
+    after = objects(done)
     assert {k: v for k, v in before.items() if "/raw/" not in k} == after
 
 
-def test_lost_and_damaged_vectors_are_made_again_when_the_run_is_told_to_look(bench, instance):
-    bench.run(instance, "clips_daily", "2026-02-05")
-    before = objects(bench)
-    bench.store.delete(bench.layout.embedding("video", "clip5-0"))
-    bench.store.put(bench.layout.embedding("video", "clip5-1"), b"damaged")
+def test_lost_and_damaged_vectors_are_made_again_when_the_run_is_told_to_look(done, instance):
+    before = objects(done)
+    done.store.delete(done.layout.embedding("video", "clip5-0"))
+    done.store.put(done.layout.embedding("video", "clip5-1"), b"damaged")
     look = {"ops": {"clips__video_embeddings": {"config": {"verify_objects": True}}}}
-    bench.run(instance, "clips_daily", "2026-02-05", config=look)
+    done.run(instance, "clips_daily", "2026-02-05", config=look)
     shown = materialised(instance, "video_embeddings")["2026-02-05"]
     assert shown["worked_on"].value == 2
     assert shown["embeddings_on_the_map"].value == 4
-    assert objects(bench) == before
+    assert objects(done) == before
 
 
 def vector_keys(bench, modality="video"):
     return [info.key for info in bench.store.list(bench.layout.embeddings_prefix(modality))]
 
 
-def test_a_run_with_nothing_to_do_shows_the_stored_maps_and_reads_no_vector(bench, instance):
-    bench.run(instance, "clips_daily", span=(DATES[0], DATES[-1]))
-    before = materialised(instance, "video_embeddings")["2026-02-05"]
+def test_a_run_with_nothing_to_do_shows_the_stored_maps_and_reads_no_vector(finished, instance):
+    bench, ranged, _ = finished
+    before = materialised(ranged, "video_embeddings")["2026-02-05"]
     for key in vector_keys(bench):
         bench.store.delete(key)
     bench.run(instance, "clips_daily", span=(DATES[0], DATES[-1]), check=False)
@@ -132,21 +126,20 @@ def test_a_run_with_nothing_to_do_shows_the_stored_maps_and_reads_no_vector(benc
     assert after["map"] == before["map"]
 
 
-def test_a_map_is_drawn_again_when_it_is_lost_or_its_clips_changed(bench, instance):
-    bench.run(instance, "clips_daily", span=(DATES[0], DATES[-1]))
-    lost = bench.layout.report("video_embeddings", "2026-02-05", "map.png")
-    picture = bench.store.get(lost)
-    bench.store.delete(lost)
-    bench.add_clips(
+def test_a_map_is_drawn_again_when_it_is_lost_or_its_clips_changed(done, instance):
+    lost = done.layout.report("video_embeddings", "2026-02-05", "map.png")
+    picture = done.store.get(lost)
+    done.store.delete(lost)
+    done.add_clips(
         *((f"clip5-{i}", "2026-02-05") for i in range(4)),
         *((f"clip6-{i}", "2026-02-06") for i in range(2)),
         *((f"clip{i}", "2026-02-07") for i in ("6-2", "7-0", "7-1")),  # one captured again
     )
-    bench.run(instance, "clips_daily", span=(DATES[0], DATES[-1]))
+    done.run(instance, "clips_daily", span=(DATES[0], DATES[-1]))
     shown = materialised(instance, "video_embeddings")
     assert {shown[date]["worked_on"].value for date in DATES} == {0}
     assert [shown[date]["embeddings_on_the_map"].value for date in DATES] == [4, 2, 3]
-    assert bench.store.get(lost) == picture
+    assert done.store.get(lost) == picture
 
 
 def test_clips_from_before_the_first_partition_are_counted_and_named(bench, instance):
@@ -171,13 +164,12 @@ def test_clips_from_before_the_first_partition_are_counted_and_named(bench, inst
     assert "CLIPFARM_START_DATE to 2025-12-30" in warning
 
 
-def test_a_broken_embedding_fails_its_dates_check_and_blocks_the_run(bench, instance):
-    bench.everything(instance)
+def test_a_broken_embedding_fails_its_dates_check_and_blocks_the_run(done, instance):
     bad = np.full(kit.DIM, np.nan, dtype=np.float32)
     header_and_data = vector_to_npy(np.ones(kit.DIM, dtype=np.float32))[: -bad.nbytes]
-    key = bench.layout.embedding("audio", "clip6-2")
-    bench.store.put(key, header_and_data + bad.tobytes())
-    result = bench.run(instance, "clips_daily", span=(DATES[0], DATES[-1]), check=False)
+    key = done.layout.embedding("audio", "clip6-2")
+    done.store.put(key, header_and_data + bad.tobytes())
+    result = done.run(instance, "clips_daily", span=(DATES[0], DATES[-1]), check=False)
     assert not result.success
     results = check_results(instance, "audio_embeddings", "embeddings_valid")
     assert {date: results[date][0] for date in DATES} == dict(
@@ -191,10 +183,9 @@ def test_a_broken_embedding_fails_its_dates_check_and_blocks_the_run(bench, inst
     assert "clips__embedding_manifest" not in started
 
 
-def test_an_ungated_embedding_object_that_vanished_is_found(bench, instance):
-    bench.everything(instance)
-    bench.store.delete(bench.layout.embedding("video", "clip7-0"))
-    bench.run(instance, "clips_publish", "concat", check=False)
+def test_an_ungated_embedding_object_that_vanished_is_found(done, instance):
+    done.store.delete(done.layout.embedding("video", "clip7-0"))
+    done.run(instance, "clips_publish", "concat", check=False)
     passed, metadata = check_results(instance, "fused_manifest", "required_modalities_present")[
         "concat"
     ]
@@ -202,13 +193,12 @@ def test_an_ungated_embedding_object_that_vanished_is_found(bench, instance):
     assert "does not exist" in metadata["first_findings"].records[0].data["problem"]
 
 
-def test_a_dangling_pointer_is_found_and_fails_the_run(bench, instance):
-    bench.everything(instance)
-    key = bench.layout.shard("concat", "2026-02-05", 0)
-    shard = FusedShard.from_npz(bench.store.get(key), key)
+def test_a_dangling_pointer_is_found_and_fails_the_run(done, instance):
+    key = done.layout.shard("concat", "2026-02-05", 0)
+    shard = FusedShard.from_npz(done.store.get(key), key)
     ids = shard.video_ids[[0, 2, 1, 3]]
-    bench.store.put(key, replace(shard, video_ids=ids).to_npz())
-    result = bench.run(instance, "clips_publish", "concat", check=False)
+    done.store.put(key, replace(shard, video_ids=ids).to_npz())
+    result = done.run(instance, "clips_publish", "concat", check=False)
     passed, metadata = check_results(instance, "fused_manifest", "pointers_resolve")["concat"]
     assert not passed
     assert metadata["examined"].value == 9
@@ -219,40 +209,38 @@ def test_a_dangling_pointer_is_found_and_fails_the_run(bench, instance):
     assert not result.success
 
 
-def test_a_pointer_read_back_that_leads_elsewhere_stops_the_update(bench, instance):
-    bench.everything(instance)
-    other = bench.store.get(bench.layout.shard("concat", "2026-02-05", 0))
-    bench.store.put(bench.layout.shard("concat", "2026-02-06", 0), other)
+def test_a_pointer_read_back_that_leads_elsewhere_stops_the_update(done, instance):
+    other = done.store.get(done.layout.shard("concat", "2026-02-05", 0))
+    done.store.put(done.layout.shard("concat", "2026-02-06", 0), other)
     with pytest.raises(dg.Failure, match="clip6-0"):
-        bench.run(instance, "clips_publish", "concat")
+        done.run(instance, "clips_publish", "concat")
 
 
-def test_another_encoder_stops_fusion_until_the_lock_is_migrated(bench, instance):
-    bench.everything(instance)
-    shards = sorted(info.key for info in bench.store.list("clipfarm/fused/concat/shards/"))
-    bench.revision = "r2"
-    bench.run(instance, "clips_daily", span=(DATES[0], DATES[-1]))
+def test_another_encoder_stops_fusion_until_the_lock_is_migrated(done, instance):
+    shards = sorted(info.key for info in done.store.list("clipfarm/fused/concat/shards/"))
+    done.revision = "r2"
+    done.run(instance, "clips_daily", span=(DATES[0], DATES[-1]))
     metadata = materialised(instance, "video_embeddings")["2026-02-05"]
     assert metadata["delta/version_changed"].value == 4
     with pytest.raises(dg.Failure, match=r"embedding_versions\.video is locked to .*migrate: true"):
-        bench.run(instance, "clips_lock", "concat")
+        done.run(instance, "clips_lock", "concat")
     with pytest.raises(dg.Failure, match="archives the old lock"):
-        bench.run(instance, "clips_fuse", "2026-02-05|concat")
-    assert sorted(info.key for info in bench.store.list("clipfarm/fused/concat/shards/")) == shards
+        done.run(instance, "clips_fuse", "2026-02-05|concat")
+    assert sorted(info.key for info in done.store.list("clipfarm/fused/concat/shards/")) == shards
 
     migrate = {"ops": {"clips__schema_lock": {"config": {"migrate": True}}}}
-    bench.run(instance, "clips_lock", "concat", config=migrate)
+    done.run(instance, "clips_lock", "concat", config=migrate)
     shown = materialised(instance, "schema_lock")["concat"]
     assert shown["outcome"].value == "migrated"
     assert {r.data["field"] for r in shown["diff"].records} == {
         f"embedding_versions.{m}" for m in statuses.MODALITIES
     }
-    bench.run(instance, "clips_fuse", span=("2026-02-05|concat", "2026-02-07|concat"), check=True)
-    bench.run(instance, "clips_publish", "concat")
-    layout = bench.layout
-    assert bench.store.exists(layout.schema_lock_archive("concat", 1))
-    assert bench.store.exists(layout.fused_manifest_archive("concat", 1))
-    manifest = pl.DataFrame(parquet_to_table(bench.store.get(layout.fused_manifest("concat"))))
+    done.run(instance, "clips_fuse", span=("2026-02-05|concat", "2026-02-07|concat"), check=True)
+    done.run(instance, "clips_publish", "concat")
+    layout = done.layout
+    assert done.store.exists(layout.schema_lock_archive("concat", 1))
+    assert done.store.exists(layout.fused_manifest_archive("concat", 1))
+    manifest = pl.DataFrame(parquet_to_table(done.store.get(layout.fused_manifest("concat"))))
     assert manifest["fused_key"].unique().sort().to_list() == [
         layout.shard("concat", date, 1) for date in DATES
     ]

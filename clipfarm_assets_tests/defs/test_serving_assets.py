@@ -13,11 +13,12 @@ from clipfarm_assets.storage.tables import parquet_to_table, table_to_parquet
 from clipfarm_assets_tests.defs.kit import check_results, materialised
 from clipfarm_assets_tests.defs.training_kit import CLIPS, FAMILIES, TrainingBench
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 METRICS = ("rmse_log", "mae_log", "r2_log", "rmse_raw", "mae_raw")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, undrawn):
     """Both horizons of concat, trained in one run ``r1``."""
     bench = TrainingBench(tmp_path_factory.mktemp("trained") / "bench").make()
     with dg.DagsterInstance.ephemeral() as instance:

@@ -5,7 +5,6 @@ import io
 import shutil
 from dataclasses import dataclass
 
-import dagster as dg
 import polars as pl
 
 from clipfarm_assets.demo.planted_vectors import make_planted_store
@@ -74,15 +73,5 @@ class TrainingBench(kit.Bench):
     def put_csv(self, rows):
         self.store.put(self.layout.metadata(), rows.write_csv().encode())
 
-    def check_alone(self, instance, asset, name, key):
-        """One check of one partition, without its asset."""
-        check = dg.AssetCheckKey(dg.AssetKey(["clips", asset]), name)
-        job = dg.define_asset_job("check_alone", selection=dg.AssetSelection.checks(check))
-        defs = dg.Definitions.merge(self.defs(), dg.Definitions(jobs=[job]))
-        # As tags: Dagster finds out a job's partitions from its assets, and this one has none.
-        return defs.resolve_job_def("check_alone").execute_in_process(
-            instance=instance,
-            tags={"dagster/partition": str(key)},
-            run_config=kit.QUIET,
-            raise_on_error=False,
-        )
+    def check_alone(self, instance, asset, name, key=None):
+        return super().check_alone(instance, ("clips", asset), name, key)

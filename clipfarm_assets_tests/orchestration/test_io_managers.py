@@ -15,10 +15,13 @@ from clipfarm_assets.orchestration.io_managers import (
 from clipfarm_assets.orchestration.resources import DeploymentResource
 from clipfarm_assets.pipelines.assemble import assemble
 from clipfarm_assets.pipelines.deployment import Deployment
+from clipfarm_assets.pipelines.upkeep.collect import RunsAtWork, refuse_at_work
+from clipfarm_assets.pipelines.upkeep.forget import find_clip, forget_clip
 from clipfarm_assets.storage.layout import Layout
 from clipfarm_assets.storage.objects import ObjectStore
-from clipfarm_assets.storage.tables import parquet_to_table
+from clipfarm_assets.storage.tables import parquet_to_table, table_to_parquet
 from clipfarm_assets.training import dataset_file
+from clipfarm_assets_tests.pipelines.kit import DAY_1, World, clips
 
 INDEX = dg.AssetKey(["clips", "clip_index"])
 RANGE = {
@@ -95,6 +98,49 @@ def test_the_files_own_metadata_is_kept(manager, tmp_path):
     run([upstream({"2026-02-05": table("a")})], manager, partition_key="2026-02-05")
     data = ObjectStore.open(str(tmp_path)).get("clipfarm/index/date=2026-02-05/clip_index.parquet")
     assert parquet_to_table(data).schema.metadata[b"clipfarm.note"] == b"kept"
+
+
+@pytest.mark.parametrize("moment", ["once it is made", "before it is put", "once it is put"])
+def test_a_clip_forgotten_since_the_table_was_made_is_in_none(tmp_path, monkeypatch, moment):
+    """By another machine."""
+    with World(tmp_path) as world:
+        world.fill(clips(3))
+        world.embed_all(DAY_1)
+        key = world.layout.clip_index(DAY_1)
+        world.store.put(key, table_to_parquet(world.index()[DAY_1]))
+    put, puts = ObjectStore.put, []
+
+    def forget():
+        with World(tmp_path, "other") as other:
+            forget_clip(other.deployment, "clip-001")
+
+    def at_that_moment(store, where, data):
+        puts.append(where)
+        is_first = puts == [key]
+        if is_first and moment == "before it is put":
+            forget()
+        put(store, where, data)
+        if is_first and moment == "once it is put":
+            forget()
+
+    @dg.asset(key=INDEX, partitions_def=partitions.dates, io_manager_key="manager")
+    def clip_index():
+        with World(tmp_path) as world:
+            made = world.index()
+        if moment == "once it is made":
+            forget()
+        monkeypatch.setattr(ObjectStore, "put", at_that_moment)
+        return made
+
+    deployment = DeploymentResource(
+        store=f"{tmp_path}/store", ledger=f"sqlite:///{tmp_path}/machine.sqlite", s3=S3Resource()
+    )
+    run([clip_index], ParquetByPartition(deployment=deployment), partition_key=DAY_1)
+    assert puts[0] == key
+    with World(tmp_path, "other") as other:
+        found = parquet_to_table(other.store.get(key))
+        assert found["video_id"].to_pylist() == ["clip-000", "clip-002"]
+        assert find_clip(other.deployment, "clip-001").tables == {}
 
 
 @pytest.mark.parametrize("tables", [{}, {"2026-02-05": table("a"), "2026-02-07": table("b")}])
@@ -198,6 +244,26 @@ def test_one_dataset_is_a_mapping_too(assembled, training_data):
 
     given = {"7|concat": assembled["7|concat"]}
     run([dataset_asset(given), reader_of(seen)], training_data, partition_key="7|concat")
+
+
+def test_nothing_is_removed_while_a_dataset_is_written(
+    assembled, training_data, tmp_path, monkeypatch
+):
+    refused, put = [], ObjectStore.put_if_absent
+
+    def removing(store, key, data):
+        with (
+            Ledger.open(f"sqlite:///{tmp_path}/l.sqlite", store.url) as ledger,
+            pytest.raises(RunsAtWork, match="training_dataset/concat/7"),
+        ):
+            refuse_at_work(Deployment(store, Layout(), ledger))
+        refused.append(key)
+        put(store, key, data)
+
+    monkeypatch.setattr(ObjectStore, "put_if_absent", removing)
+    given = {"7|concat": assembled["7|concat"]}
+    run([dataset_asset(given)], training_data, partition_key="7|concat")
+    assert len(refused) == 2
 
 
 @pytest.mark.parametrize(

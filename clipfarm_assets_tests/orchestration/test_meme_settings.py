@@ -1,13 +1,12 @@
 """The deployment's setting of memes: labels and where files lie."""
 
 import json
-import os
-import subprocess
-import sys
+import runpy
 
 import pytest
 
 from clipfarm_assets.defs.resources import resources_from
+from clipfarm_assets.orchestration import partitions
 from clipfarm_assets.orchestration.meme_settings import VARIABLE, MemeSettings, meme_settings
 from clipfarm_assets.storage.meme_layout import MemeLayout
 
@@ -61,16 +60,8 @@ def test_what_it_cannot_be_is_one_sentence(told, says):
     assert "\n" not in str(refused.value)
 
 
-def test_labels_are_the_partitions_of_models():
-    code = (
-        "from clipfarm_assets.orchestration import partitions as p\n"
-        "print(p.meme_labels.get_partition_keys(), p.meme_splits.get_partition_keys())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        env={**os.environ, VARIABLE: json.dumps(TOLD)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == "['abuse_hate', 'sarcasm'] ['train', 'val', 'test']"
+def test_labels_are_the_partitions_of_models(monkeypatch):
+    monkeypatch.setenv(VARIABLE, json.dumps(TOLD))
+    found = runpy.run_path(partitions.__file__)  # as loading the definitions runs it
+    assert found["meme_labels"].get_partition_keys() == ["abuse_hate", "sarcasm"]
+    assert found["meme_splits"].get_partition_keys() == ["train", "val", "test"]

@@ -9,6 +9,8 @@ from pydantic import Field
 from clipfarm_assets.contracts import statuses
 from clipfarm_assets.defs import options
 from clipfarm_assets.defs.options import OWNERS, TRAINING_POOL, say
+from clipfarm_assets.ledger.leases import WAIT_SECONDS
+from clipfarm_assets.pipelines.turns import LeaseOptions
 
 __all__ = ["OWNERS", "TRAINING_POOL", "say"]
 
@@ -35,7 +37,7 @@ PREDICTIONS: Final = key("clip_predictions")
 
 
 class RetryOptions(dg.Config):
-    """What a run does about items that failed before."""
+    """What a run does about items that failed before, and about others at work on its dates."""
 
     max_fail_retries: int = Field(
         default=statuses.DEFAULT_MAX_FAIL_RETRIES,
@@ -45,3 +47,13 @@ class RetryOptions(dg.Config):
     retry_terminal: bool = Field(
         default=False, description="Try items again that ended as `fail_terminal`."
     )
+    lease_wait_seconds: float = Field(
+        default=WAIT_SECONDS,
+        ge=0,
+        description="How long to wait for another run that works on the same date; 0 for not at "
+        "all. What that one did is not done again.",
+    )
+
+    def leases(self, context: dg.AssetExecutionContext) -> LeaseOptions:
+        """How the run waits for others, and what they are told of it."""
+        return LeaseOptions(wait_seconds=self.lease_wait_seconds, run_id=context.run.run_id)

@@ -1,26 +1,36 @@
 """The three embedding assets and the manifest over them."""
 
 from collections.abc import Mapping
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, Final
 
 import dagster as dg
 import pyarrow as pa
 from pydantic import Field
 
 from clipfarm_assets.contracts import statuses
-from clipfarm_assets.contracts.statuses import Modality
+from clipfarm_assets.contracts.statuses import Modality, embedding_stage
 from clipfarm_assets.defs.clips import common
+from clipfarm_assets.defs.clips.engine import EngineOptions
 from clipfarm_assets.defs.clips.pictures import embedding_map
 from clipfarm_assets.encoders.config import AudioConfig, EncoderConfig, TextConfig, VideoConfig
+from clipfarm_assets.encoders.decoding import DecodeIsolation
 from clipfarm_assets.encoders.loading import choose_device
-from clipfarm_assets.orchestration import metadata, partitions
+from clipfarm_assets.orchestration import freshness, metadata, partitions
 from clipfarm_assets.orchestration.config_defaults import defaults_from
+from clipfarm_assets.orchestration.ray_jobs import submit
 from clipfarm_assets.orchestration.resources import DeploymentResource, EncodersResource
+from clipfarm_assets.pipelines.deployment import Deployment
 from clipfarm_assets.pipelines.embed import EmbeddingStage, EmbedOptions
 from clipfarm_assets.pipelines.embedding_manifest import embedding_manifest as manifest_of
+from clipfarm_assets.pipelines.progress import Say
+from clipfarm_assets.pipelines.report import StageReport
+from clipfarm_assets.pipelines.turns import LeaseOptions
+
+_Done = dg.MaterializeResult[Any]
 
 
-class EmbedConfig(common.RetryOptions):
+class EmbedConfig(EngineOptions, common.RetryOptions):
     """How an embedding run works; none of these changes what a vector is."""
 
     batch_size: int = Field(
@@ -31,7 +41,10 @@ class EmbedConfig(common.RetryOptions):
         "to be made again.",
     )
     workers: int | None = Field(
-        default=None, ge=1, le=256, description="Threads that decode; unset, one a core."
+        default=None,
+        ge=1,
+        le=256,
+        description="Threads that decode, each with a process of its own; unset, one a core.",
     )
     fetch_workers: int | None = Field(
         default=None, ge=1, le=256, description="Threads that read raw objects; unset, 8."
@@ -64,6 +77,18 @@ class EmbedConfig(common.RetryOptions):
         description="MiB of raw objects in memory at most, being fetched, waiting or being "
         "decoded; one larger object is let through alone. Decoding holds up to twice an item more.",
     )
+    decode_isolation: DecodeIsolation = Field(
+        default="process",
+        description="process: video and audio are decoded in processes of their own, so that media "
+        "that hang, crash or blow up the decoder are single failed items. thread: in the run's own "
+        "process, which such media take along.",
+    )
+    decode_memory_mib: int = Field(
+        default=4096,
+        ge=256,
+        le=1_048_576,
+        description="MiB that each of these processes may take; a medium that needs more fails.",
+    )
     verify_objects: bool = Field(
         default=False,
         description="Read every vector that the ledger says is stored, and embed clips again whose "
@@ -86,15 +111,24 @@ class TextRun(EmbedConfig, TextConfig):
     """Configuration of `clips/text_embeddings`."""
 
 
-def _embed(
-    context: dg.AssetExecutionContext,
+RUNS: Final[Mapping[Modality, type[EmbedConfig]]] = {
+    "video": VideoRun,
+    "audio": AudioRun,
+    "text": TextRun,
+}
+
+
+def embed_dates(
+    opened: Deployment,
+    encoders: EncodersResource,
     modality: Modality,
     config: EmbedConfig,
     settings: EncoderConfig,
     index: Mapping[str, pa.Table],
-    deployment: DeploymentResource,
-    encoders: EncodersResource,
-) -> None:
+    say: Say,
+    leases: LeaseOptions,
+) -> dict[str, StageReport]:
+    """The stage over the dates, wherever the configuration says; its reports by date."""
     options = EmbedOptions(
         batch_size=config.batch_size,
         workers=config.workers,
@@ -106,21 +140,46 @@ def _embed(
         threads=settings.threads,
         prefetch_mib=config.prefetch_mib,
         item_deadline_seconds=settings.item_deadline_seconds,
+        decode_isolation=config.decode_isolation,
+        decode_memory_mib=config.decode_memory_mib,
         max_fail_retries=config.max_fail_retries,
         retry_terminal=config.retry_terminal,
         verify_objects=config.verify_objects,
     )
-    with deployment.open() as opened:
+    lock = opened.models_lock()
+    with ExitStack() as held:
         stage = EmbeddingStage(
             opened,
             modality,
-            lambda: encoders.open(modality, settings, opened.models_lock()),
+            lambda: encoders.open(modality, settings, lock),
             options,
-            common.say(context),
-            lambda: encoders.known_version(modality, settings, opened.models_lock()),
+            say,
+            lambda: encoders.known_version(modality, settings, lock),
             lambda: str(choose_device(settings).type),
+            leases=leases,
+            engine=config.opened(modality, settings, encoders, lock, say, held),
         )
-        for date, report in stage.run(index).items():
+        return stage.run(index)
+
+
+def _embed(
+    context: dg.AssetExecutionContext,
+    modality: Modality,
+    config: EmbedConfig,
+    settings: EncoderConfig,
+    index: Mapping[str, pa.Table],
+    deployment: DeploymentResource,
+    encoders: EncodersResource,
+) -> _Done:
+    with deployment.open() as opened:
+        if config.is_submitted:
+            fields = config.model_dump(mode="json")
+            reports = submit(context, config.address, modality, fields, list(index))
+            opened.restore(embedding_stage(modality))
+        else:
+            say, leases = common.say(context), config.leases(context)
+            reports = embed_dates(opened, encoders, modality, config, settings, index, say, leases)
+        for date, report in reports.items():
             context.add_asset_metadata(
                 {
                     **metadata.stage_metadata(
@@ -133,6 +192,7 @@ def _embed(
                 },
                 partition_key=date,
             )
+    return dg.MaterializeResult()  # a step that has submitted a job must say so itself
 
 
 def _options(modality: Modality) -> dict[str, Any]:
@@ -160,9 +220,9 @@ def video_embeddings(
     clip_index: dict[str, pa.Table],
     deployment: DeploymentResource,
     encoders: EncodersResource,
-) -> None:
+) -> _Done:
     """Embed the pictures."""
-    _embed(context, "video", config, config, clip_index, deployment, encoders)
+    return _embed(context, "video", config, config, clip_index, deployment, encoders)
 
 
 @dg.asset(
@@ -176,9 +236,9 @@ def audio_embeddings(
     clip_index: dict[str, pa.Table],
     deployment: DeploymentResource,
     encoders: EncodersResource,
-) -> None:
+) -> _Done:
     """Embed the sound."""
-    _embed(context, "audio", config, config, clip_index, deployment, encoders)
+    return _embed(context, "audio", config, config, clip_index, deployment, encoders)
 
 
 @dg.asset(
@@ -192,9 +252,9 @@ def text_embeddings(
     clip_index: dict[str, pa.Table],
     deployment: DeploymentResource,
     encoders: EncodersResource,
-) -> None:
+) -> _Done:
     """Embed the words."""
-    _embed(context, "text", config, config, clip_index, deployment, encoders)
+    return _embed(context, "text", config, config, clip_index, deployment, encoders)
 
 
 @dg.asset(
@@ -205,6 +265,7 @@ def text_embeddings(
         writes="clipfarm/embeddings/manifests/date=<date>/embedding_manifest.parquet",
     ),
     partitions_def=partitions.dates,
+    freshness_policy=freshness.made_every_night(),
     ins={"clip_index": dg.AssetIn(common.INDEX, partition_mapping=partitions.same_date)},
     deps=[
         dg.AssetDep(asset, partition_mapping=partitions.same_date)

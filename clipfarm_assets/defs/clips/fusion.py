@@ -9,7 +9,7 @@ from pydantic import Field
 
 from clipfarm_assets.contracts import statuses
 from clipfarm_assets.defs.clips import common
-from clipfarm_assets.orchestration import automation, metadata, partitions
+from clipfarm_assets.orchestration import automation, freshness, metadata, partitions
 from clipfarm_assets.orchestration.config_defaults import defaults_from
 from clipfarm_assets.orchestration.resources import DeploymentResource
 from clipfarm_assets.pipelines.fuse import SHARD_ROWS, FuseOptions, FusionStage
@@ -138,7 +138,9 @@ def fused_shards(
     with deployment.open() as opened:
         for name, dates in partitions.by_strategy(list(context.partition_keys)).items():
             strategy = partitions.as_strategy(name)
-            stage = FusionStage(opened, strategy, options, common.say(context))
+            stage = FusionStage(
+                opened, strategy, options, common.say(context), config.leases(context)
+            )
             reports = stage.run({date: clip_index[date] for date in dates})
             for date, report in reports.items():
                 shards = list(opened.store.list(opened.layout.shards_prefix(strategy, date)))
@@ -194,6 +196,7 @@ class ManifestConfig(dg.Config):
     partitions_def=partitions.strategies,
     deps=[dg.AssetDep(common.SHARDS, partition_mapping=partitions.strategy_of)],
     automation_condition=automation.after_new_dates(common.SHARDS),
+    freshness_policy=freshness.made_every_night(),
     description="The pointers to every clip's fused vector, 17 columns, one row a "
     "(video_id, source_hash): what training and serving read first.",
 )
@@ -238,6 +241,7 @@ def _shown(update: ManifestUpdate, options: ManifestOptions) -> metadata.Metadat
         "published_delta": update.delta or "none",
         "undeclared_shards": metadata.records([{"key": key} for key in update.undeclared]),
         "new_shards_of_archived_locks": len(update.archived),
+        "forgotten_clips_passed_over": ", ".join(update.forgotten[:20]) or "none",
         "shards" if whole else "new_shards_with_rows": rows["fused_key"].n_unique(),
         "counts" if whole else "new_counts": metadata.records(counts.to_dicts()),
         "read_back": metadata.records([{"pointer": pointer} for pointer in update.read_back]),

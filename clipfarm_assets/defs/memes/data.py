@@ -12,6 +12,7 @@ from clipfarm_assets.defs.memes import common, shown
 from clipfarm_assets.orchestration import metadata, partitions
 from clipfarm_assets.orchestration.config_defaults import defaults_from
 from clipfarm_assets.orchestration.each_partition import Made, materialise_each
+from clipfarm_assets.orchestration.executor import OWN_PROCESS
 from clipfarm_assets.orchestration.resources import DeploymentResource
 from clipfarm_assets.pipelines.memes.manifest import ManifestReport, observe
 from clipfarm_assets.pipelines.memes.shard_set import ShardOptions, ShardReport
@@ -129,6 +130,7 @@ class SplitsConfig(dg.Config):
         "backfill_policy": dg.BackfillPolicy.single_run(),
     },
     deps=[common.MANIFEST],
+    op_tags=OWN_PROCESS,
     description="Train, val and test: near-duplicates by words or by picture stay together, joint "
     "labels are spread evenly, and memes keep the split they have.",
 )
@@ -204,6 +206,7 @@ class ShardsConfig(dg.Config):
     ),
     partitions_def=partitions.meme_splits,
     deps=[common.SPLITS],
+    op_tags=OWN_PROCESS,
     description="WebDataset shards of (txt, png, json): OCR and caption, the picture as RGB PNG, "
     "labels and group. The same memes give the same bytes; what can't be packed is reported.",
 )

@@ -65,7 +65,8 @@ def write_dataset(store: ObjectStore, layout: Layout, data: TrainingData) -> str
     """Store a dataset as the current one of its strategy and horizon; returns its sha256.
 
     Each part is serialised twice, once to know the folder's name and once to be put, so that
-    memory beside `data` is one part.
+    memory beside `data` is one part. Parts that were there already may be removed, as those of a
+    dataset that nothing refers to, until it is the current one: so they are looked for after that.
 
     Raises:
         ObjectExists: A part of that name holds other bytes.
@@ -73,12 +74,20 @@ def write_dataset(store: ObjectStore, layout: Layout, data: TrainingData) -> str
     made_of = data.provenance
     header = _header(data)
     sha256 = _sha256_of(header)
-    for name, part in _parts(data):
-        store.put_if_absent(
-            layout.training_dataset_part(made_of.strategy, made_of.horizon, sha256, name), part
+    keys = {
+        part["name"]: layout.training_dataset_part(
+            made_of.strategy, made_of.horizon, sha256, part["name"]
         )
+        for part in header["parts"]
+    }
+    for name, part in _parts(data):
+        store.put_if_absent(keys[name], part)
     key = layout.training_dataset(made_of.strategy, made_of.horizon)
     store.put(key, _json({**header, "sha256": sha256}))
+    folder = keys[ROWS_PART].rpartition("/")[0]
+    if not {*keys.values()} <= {info.key for info in store.list(folder)}:
+        for name, part in _parts(data):
+            store.put_if_absent(keys[name], part)
     return sha256
 
 

@@ -1,10 +1,10 @@
-"""Which clips are duplicates of each other: one source, or fused vectors that are all but equal.
+"""Which clips are duplicates of each other: one source, or vectors that are all but equal.
 
 A model that has seen a clip's duplicate in train knows its target, so a split must not put the two
 on different sides.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -39,21 +39,27 @@ _SLACK: Final = 2e-5
 
 
 def duplicate_groups(
-    source_hash: Strings, fused: Floats, threshold: float = SAME_CLIP_COSINE
+    source_hash: Strings,
+    fused: Floats,
+    threshold: float = SAME_CLIP_COSINE,
+    media: Sequence[Floats] = (),
 ) -> Integers:
     """Group the rows that are duplicates.
 
     Two rows are, if they have the same source hash, or if the cosine of their fused vectors in
-    float64 is at least `threshold`; and so are two rows with a chain of duplicates between them. An
-    empty source hash equals none, and a zero vector, which has no direction, is like none.
+    float64 is at least `threshold`, or the mean cosine of their `media` is: the same picture and
+    sound under another title. So are two rows with a chain of duplicates between them. An empty
+    source hash equals none, and a zero vector, which has no direction, is like none.
 
-    Memory beside the input is a few blocks; time is that of one matrix product ``(N, 64) (64, N)``
-    where vectors differ along their main directions, and at worst of ``(N, D) (D, N)``.
+    Memory beside the input is a few blocks, and as much as `media` once more; time is that of one
+    matrix product ``(N, 64) (64, N)`` where vectors differ along their main directions, and at
+    worst of ``(N, D) (D, N)``; with `media` twice that.
 
     Args:
         source_hash: ``(N,)``.
         fused: float32 ``(N, D)``, finite.
         threshold: In (0, 1).
+        media: float32 ``(N, D_m)`` each, finite: what a clip shows and sounds like, without words.
 
     Returns:
         int64 ``(N,)``: group numbers, counted from 0 by the first row of each.
@@ -73,7 +79,21 @@ def duplicate_groups(
     found = Components(len(fused))
     found.join_equal(source_hash)
     _join_near(found, fused, threshold)
+    if media:
+        _join_near(found, _side_by_side(media), threshold)
     return found.labels()
+
+
+def _side_by_side(blocks: Sequence[Floats]) -> Floats:
+    """Unit vectors of equal weight: a cosine is their mean. Zero where one has no direction."""
+    norms = [_norms(block) for block in blocks]
+    known = np.all([norm > 0 for norm in norms], axis=0)
+    joined = np.zeros((len(known), sum(block.shape[1] for block in blocks)), dtype=np.float32)
+    rows, start = np.flatnonzero(known), 0
+    for block, norm in zip(blocks, norms, strict=True):
+        joined[rows, start : start + block.shape[1]] = block[rows] / norm[rows, None]
+        start += block.shape[1]
+    return joined
 
 
 def _join_near(found: Components, fused: Floats, threshold: float) -> None:

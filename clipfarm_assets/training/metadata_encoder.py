@@ -5,8 +5,9 @@ part of a split, saved with the snapshot, and applied unchanged when serving.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from clipfarm_assets.contracts.features import FeatureContract
 
 MAX_CATEGORIES: Final = 255
-"""More than this in train, and a column tells clips apart instead of describing them."""
+"""Of a column that has more in train the most frequent ones are known; the others, which tell clips
+apart instead of describing them, are as one unseen."""
 
 _SMALLEST_STD: Final = 1e-20
 """A spread below it is rounding, and dividing by it leaves what float32 can hold."""
@@ -26,10 +28,6 @@ _FORMAT: Final = 1
 
 class FeatureMismatch(ValueError):  # noqa: N818
     """The metadata are not those of the encoder's contract: other columns, types or values."""
-
-
-class TooManyCategories(ValueError):  # noqa: N818
-    """A categorical feature has more categories than `MAX_CATEGORIES`."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +57,15 @@ class MetadataEncoder:
         scalings: One a numeric feature.
         categories: One a categorical feature: the known values, sorted by code point.
         all_missing: Numeric features of which train knows no value; they become 0 throughout.
+        rare: Categorical feature -> how many categories of train are beyond `MAX_CATEGORIES`, and
+            therefore as unseen ones; features without such are left out.
     """
 
     contract: FeatureContract
     scalings: tuple[Scaling, ...]
     categories: tuple[tuple[str, ...], ...]
     all_missing: tuple[str, ...]
+    rare: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def fit(cls, metadata: pl.DataFrame, contract: FeatureContract) -> "MetadataEncoder":
@@ -77,18 +78,23 @@ class MetadataEncoder:
 
         Raises:
             FeatureMismatch: The columns are not the contract's, or a value is infinite.
-            TooManyCategories: A categorical feature is of high cardinality.
         """
         numeric = _numeric(metadata, contract)
+        categories = {name: _categories(metadata[name]) for name in contract.categorical}
         return cls(
             contract=contract,
             scalings=tuple(_scaling(column) for column in numeric.T),
-            categories=tuple(_categories(metadata[name]) for name in contract.categorical),
+            categories=tuple(tuple(sorted(all_[:MAX_CATEGORIES])) for all_ in categories.values()),
             all_missing=tuple(
                 name
                 for name, column in zip(contract.numeric, numeric.T, strict=True)
                 if np.isnan(column).all()
             ),
+            rare={
+                name: len(all_) - MAX_CATEGORIES
+                for name, all_ in categories.items()
+                if len(all_) > MAX_CATEGORIES
+            },
         )
 
     @property
@@ -170,6 +176,8 @@ class MetadataEncoder:
             },
             "categorical": dict(zip(self.contract.categorical, self.categories, strict=True)),
             "all_missing": self.all_missing,
+            # Only where there are some: files without are as they always were.
+            **({"rare_categories": dict(self.rare)} if self.rare else {}),
         }
         text = json.dumps(fields, ensure_ascii=False, indent=1, sort_keys=True, allow_nan=False)
         return f"{text}\n".encode()
@@ -194,6 +202,7 @@ class MetadataEncoder:
                     _read_categories(fields["categorical"], name) for name in contract.categorical
                 ),
                 all_missing=tuple(fields["all_missing"]),
+                rare={n: int(count) for n, count in fields.get("rare_categories", {}).items()},
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             msg = f"not a metadata encoder as a snapshot holds it: {type(error).__name__}: {error}"
@@ -264,15 +273,11 @@ def _scaling(column: NDArray[np.float64]) -> Scaling:
     return Scaling(median, float(imputed.mean()), std if std > _SMALLEST_STD else 1.0, low, high)
 
 
-def _categories(series: pl.Series) -> tuple[str, ...]:
-    known = sorted(set(series.drop_nulls()) - {""})
-    if len(known) > MAX_CATEGORIES:
-        msg = (
-            f"categorical feature {series.name} has {len(known)} categories in train, expected at "
-            f"most {MAX_CATEGORIES}: it is of high cardinality; declare it as an identifier"
-        )
-        raise TooManyCategories(msg)
-    return tuple(known)
+def _categories(series: pl.Series) -> list[str]:
+    """The most frequent one first; of equally frequent ones by code point."""
+    counts = Counter(series.drop_nulls())
+    counts.pop("", None)
+    return sorted(counts, key=lambda value: (-counts[value], value))
 
 
 def _read_scaling(fields: Mapping[str, Any], name: str) -> Scaling:

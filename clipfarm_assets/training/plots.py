@@ -73,7 +73,7 @@ def predictions_png(frame: pl.DataFrame, title: str = "") -> bytes:
         axes.plot([low, high], [low, high], color="0.6", linewidth=1)
         axes.set(title=family, xlabel="true log1p(views)", ylabel="predicted")
         axes.set_aspect("equal")
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, loc="upper left")  # off the diagonal
     return png(figure, title)
 
 

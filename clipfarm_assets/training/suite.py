@@ -15,7 +15,7 @@ from clipfarm_assets.training.config import RANK_METRICS, RankMetric, SuiteConfi
 from clipfarm_assets.training.data import Labelled, TrainingData
 from clipfarm_assets.training.families import FamilyName, Model, open_family
 from clipfarm_assets.training.intervals import SplitConformal
-from clipfarm_assets.training.metadata_encoder import MetadataEncoder
+from clipfarm_assets.training.metadata_encoder import MAX_CATEGORIES, MetadataEncoder
 
 Say = Callable[[str], None]
 
@@ -93,6 +93,11 @@ def fit_split(
     check_split(data, kind)
     parts = {part: data.part(kind, part) for part in PARTS}
     encoder = MetadataEncoder.fit(parts["train"].clips.metadata, data.contract)
+    for name, number in encoder.rare.items():
+        say(
+            f"{kind} split: {name} has {MAX_CATEGORIES + number} categories in train: the "
+            f"{MAX_CATEGORIES} most frequent are told apart, the others are as unseen"
+        )
     fitted: dict[FamilyName, FittedFamily] = {}
     started = time.perf_counter()
     for done, name in enumerate(families, start=1):

@@ -106,7 +106,7 @@ def clips(draw, elements=FINITE):
     return video, audio, text, present
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(inputs=clips(), strategy=st.sampled_from(STRATEGIES), append_mask=st.booleans())
 def test_any_finite_values_and_dimensions(inputs, strategy, append_mask):
     with np.errstate(over="ignore", invalid="ignore"):
@@ -117,7 +117,7 @@ def test_any_finite_values_and_dimensions(inputs, strategy, append_mask):
     assert fused.tobytes() == expected.tobytes()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     inputs=clips(st.sampled_from([0.0, -0.0, 1.0, -1.0])),
     strategy=st.sampled_from(STRATEGIES),

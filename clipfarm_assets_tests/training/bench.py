@@ -1,11 +1,6 @@
-"""A deployment of generated vectors, and suites on it that cost little.
+"""A deployment of generated vectors, and suites on it that cost little."""
 
-``python -m … <folder>`` makes one and trains it, for tests that need another process.
-"""
-
-import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 import sklearn.ensemble  # so that its thread pools are there to be limited
@@ -25,7 +20,6 @@ from clipfarm_assets.training.environment import GIT_SHA_VARIABLE
 
 assert sklearn.ensemble
 
-REPOSITORY = Path(__file__).parents[2]
 GIT_SHA = "0123456789abcdef0123456789abcdef01234567"
 DIMS = {"video": 8, "audio": 7, "text": 6}
 CLIPS = 150
@@ -108,8 +102,9 @@ def families_opened(monkeypatch):
     return names
 
 
-if __name__ == "__main__":
+def train_in(folder):
+    """Make one and train it, for tests that need another process."""
     with one_thread():
-        bench = Bench(Path(sys.argv[1]))
+        bench = Bench(folder)
         bench.train(bench.assemble())
         bench.ledger.close()

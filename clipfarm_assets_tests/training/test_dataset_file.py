@@ -117,6 +117,26 @@ def test_what_is_written_is_read(store):
     assert sha256 == json.loads(store.get(KEY))["sha256"]
 
 
+def test_parts_that_are_removed_before_it_is_current_are_put_again(folder, monkeypatch):
+    """It was made before, and replaced: its parts are there, and nothing refers to them."""
+    data = dataset()
+    sha256 = write_dataset(folder, LAYOUT, data)
+    write_dataset(folder, LAYOUT, dataset(n=12))
+    parts = [info.key for info in folder.list("") if sha256 in info.key]
+    put = ObjectStore.put
+
+    def removed_first(store, key, data):
+        assert key == KEY
+        for part in parts:
+            store.delete(part)
+        put(store, key, data)
+
+    monkeypatch.setattr(ObjectStore, "put", removed_first)
+    assert write_dataset(folder, LAYOUT, data) == sha256
+    assert len(parts) == 2
+    assert_same(read_dataset(folder, LAYOUT, "concat", 7), data)
+
+
 def test_data_of_many_parts_is_read_in_order(folder, monkeypatch):
     data = dataset(n=50)
     monkeypatch.setattr(dataset_file, "PART_ROWS", 8)

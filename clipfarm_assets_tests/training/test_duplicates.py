@@ -121,6 +121,21 @@ def test_few_pairs_are_compared_though_the_mask_is_the_largest_difference(monkey
     assert sum(compared) < 0.1 * 3000**2
 
 
+def test_the_same_picture_and_sound_under_another_title_are_a_duplicate():
+    """The words are a quarter of a fused vector and more than enough to hide it there."""
+    random = np.random.default_rng(5)
+    video, audio, text = (random.normal(size=(6, 24)).astype(np.float32) for _ in range(3))
+    video[1], audio[1] = 2 * video[0], audio[0]  # of another length, and other words
+    video[2] = video[0]  # another sound
+    audio[3] = audio[0]  # another picture
+    video[4] = video[5] = 0  # no picture that could be alike
+    audio[4] = audio[5]
+    fused = np.hstack([video, audio, text])
+    assert duplicate_groups(distinct(6), fused).tolist() == [0, 1, 2, 3, 4, 5]
+    found = duplicate_groups(distinct(6), fused, media=(video, audio))
+    assert found.tolist() == [0, 0, 1, 2, 3, 4]
+
+
 def test_length_of_a_vector_is_no_difference():
     fused = np.array([[3e-20, 4e-20], [3e18, 4e18], [4, 3]], dtype=np.float32)
     assert duplicate_groups(distinct(3), fused).tolist() == [0, 0, 1]

@@ -15,7 +15,6 @@ from clipfarm_assets.training.metadata_encoder import (
     FeatureMismatch,
     MetadataEncoder,
     Scaling,
-    TooManyCategories,
 )
 
 
@@ -244,11 +243,21 @@ def test_infinite_values_are_refused_by_column():
             method(infinite)
 
 
-def test_high_cardinality_is_refused_with_what_to_do():
-    many = [f"value {i}" for i in range(256)]
-    assert fit(A=many[:255]).cardinalities == (256,)
-    with pytest.raises(TooManyCategories, match=r"feature A has 256 categories .* identifier"):
-        fit(A=many)
+def test_of_too_many_categories_the_most_frequent_are_known():
+    """A column of the contract, as `query`, can't be taken out: any store has to be fit for it."""
+    many = [f"value {i:03}" for i in range(300)]
+    few = fit(A=many[:255])
+    assert (few.cardinalities, few.rare) == ((256,), {})
+    assert b"rare_categories" not in few.to_json()
+
+    # The first forty come once, the others twice.
+    encoder = fit(A=[*many, *many[40:], None, "", ""])
+    assert encoder.cardinalities == (256,)
+    assert encoder.categories == (tuple(many[40:295]),)
+    assert encoder.rare == {"A": 45}
+    codes = encoder.codes(frame(A=[many[0], many[40], many[299], "new", None]))
+    assert codes.tolist() == [[0], [1], [0], [0], [0]]
+    assert MetadataEncoder.from_json(encoder.to_json()) == encoder
 
 
 bits = st.floats(-1e15, 1e15)

@@ -3,9 +3,6 @@
 import hashlib
 import io
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -30,18 +27,11 @@ from clipfarm_assets.training.sklearn_files import (
     to_joblib,
     to_skops,
 )
+from clipfarm_assets_tests.processes import call
 
 INPUT = np.random.default_rng(0).normal(size=(200, 4))
 INPUT[:, 3] = np.random.default_rng(1).integers(0, 3, 200)
 TARGET = INPUT[:, 0] + 0.1 * INPUT[:, 1]
-
-SCRIPT = """
-import hashlib
-from clipfarm_assets.training.sklearn_files import estimator_artifacts
-from clipfarm_assets_tests.training.test_sklearn_files import trees
-for name, data in estimator_artifacts("t", trees(early_stopping=True)).items():
-    print(name, hashlib.sha256(data).hexdigest())
-"""
 
 
 def trees(max_iter=20, **options):
@@ -91,18 +81,12 @@ def test_another_estimator_gives_other_bytes():
     assert to_skops(trees()) != to_skops(trees(max_iter=19))
 
 
+def early_stopped():
+    return estimator_artifacts("t", trees(early_stopping=True))
+
+
 def test_bytes_are_the_same_in_another_process():
-    stored = estimator_artifacts("t", trees(early_stopping=True))
-    root = Path(__file__).parents[2]
-    output = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        env=os.environ | {"PYTHONHASHSEED": "1", "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    expected = [f"{name} {hashlib.sha256(data).hexdigest()}" for name, data in stored.items()]
-    assert output.splitlines() == expected
+    assert call(early_stopped) == early_stopped()
 
 
 def test_skops_itself_reads_what_is_written():

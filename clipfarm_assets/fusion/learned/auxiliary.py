@@ -1,11 +1,13 @@
 """Fitting the modalities' own heads along with the fused one."""
 
+import copy
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from clipfarm_assets.fusion.learned.network import FusionNetwork
+from clipfarm_assets.fusion.learned.strategies import Late
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``(logits [b, C], target [b, ...]) -> scalar``."""
@@ -49,3 +51,31 @@ def auxiliary_loss(loss: Loss, weight: float) -> Loss:
 def fused_alone(score: Loss) -> Loss:
     """`score` of the fused logits of `AllLogits`."""
     return lambda logits, target: score(logits[:, 0], target)
+
+
+def own_network(network: FusionNetwork, modality: str) -> FusionNetwork:
+    """One modality of `network` as a network of its own, with its own head for the fused one.
+
+    It shares encoder, projection, missing token and head with `network`: to fit it is to fit these.
+    No modality is dropped in training, as it has no other.
+
+    Raises:
+        ValueError: The network has no heads but the fused one.
+    """
+    if modality not in network.unimodal:
+        msg = f"the network has no head of {modality!r} alone: make it with auxiliary=True"
+        raise ValueError(msg)
+    own = copy.copy(network)
+    own.modalities = (modality,)
+    own.context_dim, own.modality_dropout = 0, 0.0
+    token = network.missing[modality]
+    own._modules = {
+        **network._modules,
+        "encoders": nn.ModuleDict({modality: network.encoders[modality]}),
+        "projections": nn.ModuleDict({modality: network.projections[modality]}),
+        "missing": nn.ParameterDict({modality: token}),
+        "strategy": Late({modality: len(token)}),
+        "head": network.unimodal[modality],
+        "unimodal": nn.ModuleDict(),
+    }
+    return own

@@ -53,13 +53,15 @@ def shares_png(shares: Mapping[Name, Mapping[str, float]], title: str = "") -> b
 
 
 def degradation_png(
-    lost: Mapping[Name, Mapping[str, Mapping[str, float]]], bound: float, title: str = ""
+    lost: Mapping[Name, Mapping[str, Mapping[str, float]]],
+    bounds: Mapping[str, float],
+    title: str = "",
 ) -> bytes:
     """What is lost where a modality is taken away: a panel a model, bars beside each other a kind.
 
     Args:
         lost: Model -> kind, e.g. ``with modality dropout`` -> modality -> loss.
-        bound: Most that may be lost; drawn as a line.
+        bounds: Modality -> most that may be lost; drawn as a line over its bars.
         title: Of the figure.
     """
     figure, panels = panels_of(list(lost), 2.6, "no losses", share_y=True)
@@ -77,7 +79,16 @@ def degradation_png(
             )
             axes.set_xticks(range(len(found)), list(found), fontsize=8)
         axes.axhline(0.0, color="0.6", linewidth=1)
-        axes.axhline(bound, color="tab:red", linewidth=1, linestyle=":", label="bound")
+        names = list(dict.fromkeys(name for found in kinds.values() for name in found))
+        axes.hlines(
+            [bounds[name] for name in names],
+            np.arange(len(names)) - 0.45,
+            np.arange(len(names)) + 0.45,
+            color="tab:red",
+            linewidth=1,
+            linestyle=":",
+            label="bound",
+        )
         axes.set(title=name)
         axes.legend(fontsize=7)
     return png(figure, title)

@@ -38,7 +38,8 @@ def add_lora(model: Any, rank: int, seed: int, *, head: bool = True) -> Any:
         import peft
     except ImportError as error:
         msg = (
-            "lora_rank needs the package peft: pip install 'clipfarm-assets[lora]', or set it to 0"
+            "lora_rank needs the package peft: in the checkout, run pip install '.[lora]', or set "
+            "lora_rank to 0"
         )
         raise LoraUnavailable(msg) from error
 

@@ -167,3 +167,35 @@ def _differences(there: Any, here: Any, where: str = "") -> list[str]:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+@dataclass(frozen=True)
+class SharedCheckpoint:
+    """A checkpoint that fits of one process share, where they begin with the same epochs.
+
+    Of a fit of other inputs it is foreign, like any other; so it is for fits that discard such.
+
+    Attributes:
+        stored: Where the state is kept beside; a process that goes on looks there.
+        remembered: What was saved last, by name; of all fits.
+        name: Of this one.
+    """
+
+    stored: Checkpoint
+    remembered: dict[str, bytes]
+    name: str
+
+    def load(self) -> bytes | None:
+        """What this process saved, or else what is stored."""
+        found = self.remembered.get(self.name)
+        return self.stored.load() if found is None else found
+
+    def save(self, data: bytes) -> None:
+        """Replace both."""
+        self.stored.save(data)
+        self.remembered[self.name] = data
+
+    def clear(self) -> None:
+        """Forget both."""
+        self.stored.clear()
+        self.remembered.pop(self.name, None)

@@ -2,7 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from clipfarm_assets.fusion.learned.auxiliary import AllLogits, auxiliary_loss, fused_alone
+from clipfarm_assets.fusion.learned.auxiliary import (
+    AllLogits,
+    auxiliary_loss,
+    fused_alone,
+    own_network,
+)
 from clipfarm_assets.fusion.learned.tokens import masked_mean
 from clipfarm_assets.fusion.options import FusionOptions
 from clipfarm_assets_tests.fusion.learned import kit
@@ -66,3 +71,27 @@ def test_a_network_without_such_heads():
     assert kit.network(kit.ALL[0]).outputs(**kit.inputs(B)).unimodal is None
     with pytest.raises(ValueError, match="no heads but the fused one: make it with auxiliary=True"):
         AllLogits(kit.network(kit.ALL[0]))
+
+
+HEADED = [options.model_copy(update={"auxiliary": True}) for options in kit.ALL]
+
+
+@pytest.mark.parametrize("options", HEADED)
+def test_a_modality_s_own_network_says_what_its_head_does(options):
+    network = kit.network(options).eval()
+    given = kit.inputs(B)
+    said = network.outputs(**given).unimodal
+    for index, name in enumerate(kit.MODALITIES):
+        own = own_network(network, name)
+        inputs = {key: value for key, value in given.items() if key.partition(".")[0] == name}
+        rows = given["present"][:, index]
+        logits = own(present=rows.unsqueeze(1), **inputs)
+        torch.testing.assert_close(logits[rows], said[rows, index], rtol=1e-5, atol=1e-6)
+        assert {id(p) for p in own.parameters()} < {id(p) for p in network.parameters()}
+    assert network.modalities == kit.MODALITIES
+    assert torch.equal(network.outputs(**given).unimodal, said), "it is as it was"
+
+
+def test_a_modality_without_a_head_has_no_network_of_its_own():
+    with pytest.raises(ValueError, match="no head of 'text' alone: make it with auxiliary=True"):
+        own_network(kit.network(kit.ALL[0]), "text")

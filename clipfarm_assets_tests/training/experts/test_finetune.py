@@ -179,7 +179,7 @@ def test_low_rank_updates_are_merged_and_leave_a_plain_model(text_dir):
 
 def test_low_rank_updates_without_the_extra_say_what_to_install(text_dir, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(LoraUnavailable, match=r"pip install 'clipfarm-assets\[lora\]'"):
+    with pytest.raises(LoraUnavailable, match=r"pip install '\.\[lora\]'"):
         run(kit.start_text(text_dir), kit.quick_config(lora_rank=2))
 
 

@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 from clipfarm_assets.encoders.models import hash_model_dir, resolved_directory
 from clipfarm_assets.training.experts.stand_ins import (
     TEXT_STAND_IN,
@@ -12,27 +8,16 @@ from clipfarm_assets.training.experts.stand_ins import (
 )
 from clipfarm_assets.training.experts.text import TextExpert
 from clipfarm_assets.training.experts.vision import VisionExpert
+from clipfarm_assets_tests.processes import call
 from clipfarm_assets_tests.training.experts import kit
 
-IN_ANOTHER_PROCESS = """
-import sys
-from pathlib import Path
-from clipfarm_assets.encoders.models import hash_model_dir
-from clipfarm_assets_tests.training.experts import kit
-folder = Path(sys.argv[1])
-print(hash_model_dir(kit.text_folder(folder)), hash_model_dir(kit.vision_folder(folder)))
-"""
+
+def hashes(folder):
+    return [hash_model_dir(build(folder)) for build in (kit.text_folder, kit.vision_folder)]
 
 
 def test_two_processes_build_the_same_bytes(tmp_path, text_dir, vision_dir):
-    done = subprocess.run(
-        [sys.executable, "-c", IN_ANOTHER_PROCESS, str(tmp_path)],
-        env={**os.environ, "PYTHONHASHSEED": "77"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.split() == [hash_model_dir(text_dir), hash_model_dir(vision_dir)]
+    assert call(hashes, tmp_path) == [hash_model_dir(text_dir), hash_model_dir(vision_dir)]
 
 
 def test_full_size_is_that_of_the_base_models(tmp_path):

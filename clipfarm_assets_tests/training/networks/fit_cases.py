@@ -1,9 +1,14 @@
 """Rows, networks and stores of checkpoints that the tests of the loop share."""
 
+import os
+import signal
+
 import torch
 from torch import nn
 
+from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.training.config import FitConfig
+from clipfarm_assets.training.networks.checkpoint import StoredCheckpoint
 from clipfarm_assets.training.networks.fit import (
     InMemory,
     ParameterGroup,
@@ -135,3 +140,19 @@ def run(checkpoint=None, network=None, train=None, seed=7, lines=None, config=CO
         **{"objective": OBJECTIVE, "groups": GROUPS, "clip_norm": 0.5, **options},
     )
     return curve, bits(network)
+
+
+class Dying(StoredCheckpoint):
+    """Its process ends with the third checkpoint stored."""
+
+    def save(self, data):
+        super().save(data)
+        if len(list(self.store.list("saved/"))) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.store.put(f"saved/{os.urandom(4).hex()}", b"")
+
+
+def dying_run(folder, threads):
+    """The target of a process that is killed."""
+    torch.set_num_threads(threads)
+    run(Dying(ObjectStore.open(folder), "memes/checkpoint.safetensors"))

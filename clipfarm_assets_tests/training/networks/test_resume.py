@@ -1,10 +1,6 @@
 """A fit killed after any epoch and gone on with from its checkpoint ends with the same bits."""
 
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,12 +9,14 @@ from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets.training.networks.checkpoint import StoredCheckpoint
 from clipfarm_assets.training.networks.fit import Objective
 from clipfarm_assets.training.networks.reproducible import reproducible
+from clipfarm_assets_tests import processes
 from clipfarm_assets_tests.training.networks.fit_cases import (
     OBJECTIVE,
     Kept,
     Killed,
     KilledAfter,
     classifier,
+    dying_run,
     run,
     streamed,
 )
@@ -110,35 +108,11 @@ def test_a_fit_that_ended_ends_again_at_once():
     assert len(kept.saved) == EPOCHS
 
 
-PROGRAM = """
-import os, signal, sys
-from clipfarm_assets.storage.objects import ObjectStore
-from clipfarm_assets.training.networks.checkpoint import StoredCheckpoint
-from clipfarm_assets_tests.training.networks.fit_cases import run
-
-class Dying(StoredCheckpoint):
-    def save(self, data):
-        super().save(data)
-        if len(list(self.store.list("saved/"))) == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        self.store.put(f"saved/{os.urandom(4).hex()}", b"")
-
-run(Dying(ObjectStore.open(sys.argv[1]), "memes/checkpoint.safetensors"))
-"""
-
-
 @pytest.mark.kills
 def test_a_killed_process(tmp_path):
     store = ObjectStore.open(str(tmp_path))
-    ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[3],
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
-    )
-    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    process = processes.start(dying_run, str(tmp_path), torch.get_num_threads())
+    assert processes.ended(process) == [-signal.SIGKILL]
     kept = StoredCheckpoint(store, "memes/checkpoint.safetensors")
     curve, weights = run(kept)
     assert (curve, weights) == WHOLE

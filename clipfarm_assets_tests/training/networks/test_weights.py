@@ -1,7 +1,5 @@
 import hashlib
 import io
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,6 +13,7 @@ from clipfarm_assets.training.networks.weights import (
     to_pt,
     to_safetensors,
 )
+from clipfarm_assets_tests.processes import call
 
 ARCHITECTURE = ProjectorArchitecture(fused_dim=5, hidden=4, projector_dim=3, dropout=0.1)
 
@@ -50,19 +49,15 @@ def test_same_weights_same_bytes():
     assert artifacts(0)["net.pt"] != artifacts(1)["net.pt"]
 
 
+def hash_of_both_files(order):
+    state = {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.ones(3)}
+    state = {name: state[name] for name in order}
+    return hashlib.sha256(to_pt(state) + to_safetensors(state)).hexdigest()
+
+
 def test_bytes_are_those_of_another_process():
-    program = (
-        "import hashlib, torch\n"
-        "from clipfarm_assets.training.networks.weights import to_pt, to_safetensors\n"
-        "state = {'weight': torch.arange(6.0).reshape(2, 3), 'bias': torch.ones(3)}\n"
-        "print(hashlib.sha256(to_pt(state) + to_safetensors(state)).hexdigest())\n"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    state = {"bias": torch.ones(3), "weight": torch.arange(6.0).reshape(2, 3)}
-    here = hashlib.sha256(to_pt(state) + to_safetensors(state)).hexdigest()
-    assert ran.stdout.strip() == here
+    there = call(hash_of_both_files, ["weight", "bias"])
+    assert there == hash_of_both_files(["bias", "weight"])
 
 
 def test_bytes_know_neither_order_nor_memory():

@@ -13,9 +13,14 @@ from pathlib import Path
 import boto3
 import botocore.exceptions
 import pytest
-from obstore.exceptions import BaseError
 
-from clipfarm_assets.storage.objects import ObjectExists, ObjectInfo, ObjectStore, S3Settings
+from clipfarm_assets.storage.objects import (
+    ObjectExists,
+    ObjectInfo,
+    ObjectStore,
+    S3Settings,
+    StoreUnavailable,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -115,5 +120,5 @@ def test_a_connection_lost_for_good_is_an_error_in_its_place(start):
     store = opened(start("--latency-ms", 0, "--drop-every", 4), retries=0)
     found = store.put_many(((f"k/{n}", b"x") for n in range(12)), workers=1)
     assert [next(found) for _ in range(3)] == ["k/0", "k/1", "k/2"]
-    with pytest.raises(BaseError):
+    with pytest.raises(StoreUnavailable, match="PUT of k/3 failed once"):
         next(found)

@@ -1,0 +1,1 @@
+"""Workers on one store while an adversary kills, drops, restarts and removes; then a proof."""

@@ -1,6 +1,7 @@
 """A headless Chromium, and what a person would see in it."""
 
 import os
+import re
 import shutil
 import time
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 SCREENSHOTS_VARIABLE = "CLIPFARM_SCREENSHOTS"
@@ -35,8 +37,24 @@ class Page:
     def __init__(self, driver: webdriver.Chrome, base: str) -> None:
         self.driver, self.base = driver, base
 
-    def open(self, path: str) -> None:
+    def load(self, path: str) -> None:
+        """Load the app, at one of its pages."""
         self.driver.get(self.base + path)
+
+    def open(self, path: str) -> None:
+        """Go to a page as a link of the app does: what is loaded of it already, stays."""
+        if not self.driver.current_url.startswith(self.base):
+            self.load(path)
+            return
+        self.driver.execute_script(
+            "history.pushState(null, '', arguments[0]);"
+            "dispatchEvent(new PopStateEvent('popstate', {state: null}))",
+            path,
+        )
+
+    def leave(self) -> None:
+        """Go to an empty page: the app asks for news all the time, watched or not."""
+        self.driver.get("about:blank")
 
     def resize(self, width: int, height: int, *, scale: float = 1) -> None:
         """Set the viewport in CSS pixels; a picture of it has `scale` times as many."""
@@ -47,7 +65,9 @@ class Page:
 
     @property
     def text(self) -> str:
-        return self.driver.find_element(By.TAG_NAME, "body").text
+        """What can be read, cells of a table row with a space between them."""
+        read = self.driver.execute_script("return document.body.innerText")
+        return re.sub(r"\s*\t\s*", " ", read)
 
     def until(self, condition):
         """Wait until the condition gives something, and return that."""
@@ -70,6 +90,13 @@ class Page:
 
     def click(self, xpath: str) -> None:
         self.until(lambda: self.driver.find_elements(By.XPATH, xpath))[0].click()
+
+    def click_if_there(self, xpath: str) -> None:
+        for found in self.driver.find_elements(By.XPATH, xpath)[:1]:
+            found.click()
+
+    def press_escape(self) -> None:
+        self.driver.switch_to.active_element.send_keys(Keys.ESCAPE)
 
     def boxes(self, names) -> list[tuple[int, int]]:
         """Where elements with these exact texts stand, once they stand still."""
@@ -124,9 +151,9 @@ def browsing(base: str):
         driver.set_page_load_timeout(120)
         page = Page(driver, base)
         page.resize(1600, 900)
-        page.open("/")
         # What a click on "Skip" leaves: the invitation to the community is not shown again.
-        driver.execute_script("localStorage.setItem('communityNux', '\"1\"')")
+        skipped = "localStorage.setItem('communityNux', '\"1\"')"
+        driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": skipped})
         yield page
     finally:
         driver.quit()

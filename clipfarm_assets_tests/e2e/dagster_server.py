@@ -1,6 +1,7 @@
 """``dagster dev`` as ``make ui`` starts it, and what the UI would ask it over GraphQL."""
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -139,6 +140,25 @@ class Server:
             id=backfill_id,
         )["partitionBackfillOrError"]
 
+    def spans(self, backfill_id: str, asset: str) -> list[tuple[float, float]]:
+        """When steps of the asset began and ended, in all runs of a backfill, in order."""
+        return sorted(
+            (step["startTime"], step["endTime"])
+            for run in self.look_at(backfill_id)["runs"]
+            for step in run["stepStats"]
+            if step["stepKey"] == asset.replace("/", "__")
+        )
+
+    def slots(self, pool: str) -> int:
+        """How many steps of a pool may run at a time."""
+        told = self.ask(
+            """query ($key: String!) { instance { concurrencyLimit(concurrencyKey: $key) {
+                slotCount
+            } } }""",
+            key=pool,
+        )
+        return told["instance"]["concurrencyLimit"]["slotCount"]
+
     def runs_of(self, backfill_id: str, at_least: int, seconds: float) -> list[dict]:
         """The backfill's runs once so many have ended well.
 
@@ -218,6 +238,19 @@ class Server:
         schedules = {s["name"]: s["scheduleState"]["status"] for s in told["schedules"]}
         return schedules | {s["name"]: s["sensorState"]["status"] for s in told["sensors"]}
 
+    def ticks(self) -> dict[str, str]:
+        """Name -> how the last tick ended, of sensors that had one."""
+        told = self.ask(
+            """query ($it: RepositorySelector!) { repositoryOrError(repositorySelector: $it) {
+                ... on Repository {
+                    sensors { name sensorState { ticks(limit: 1) { status } } }
+                }
+            } }""",
+            it=REPOSITORY_SELECTOR,
+        )["repositoryOrError"]
+        found = {s["name"]: s["sensorState"]["ticks"] for s in told["sensors"]}
+        return {name: ticks[0]["status"] for name, ticks in found.items() if ticks}
+
     def start_sensor(self, name: str) -> None:
         told = self.ask(
             """mutation ($it: SensorSelector!) { startSensor(sensorSelector: $it) {
@@ -228,7 +261,7 @@ class Server:
         )["startSensor"]
         assert told["__typename"] == "Sensor", told
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
         try:
             told = self.ask(
                 """{ workspaceOrError { ... on Workspace { locationEntries {
@@ -251,12 +284,32 @@ class Server:
 
 
 @contextmanager
+def hearing_interrupts():
+    """What is started in here stops when it is told to, also below ``nohup … &``.
+
+    There SIGINT is ignored, which children inherit; and to ``dagster dev`` a SIGTERM is whatever a
+    SIGINT is.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # children get the default action
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
 def serving(site: kit.Site):
     """Start ``dagster dev`` for the site, wait until it is ready, and stop all of it at the end."""
     port = free_port()
     command = [sys.executable, "-m", "dagster", "dev", "--workspace", "workspace.yaml"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--live-data-poll-rate", "500"]
-    with tempfile.NamedTemporaryFile(dir=site.root, suffix=".log", delete=False) as log:
+    command += ["--host", "127.0.0.1", "--port", str(port)]
+    with (
+        tempfile.NamedTemporaryFile(dir=site.root, suffix=".log", delete=False) as log,
+        hearing_interrupts(),
+    ):
         process = subprocess.Popen(
             command,
             cwd=kit.REPOSITORY,
@@ -268,7 +321,7 @@ def serving(site: kit.Site):
         )
     server = Server(f"http://127.0.0.1:{port}", process, Path(log.name))
     try:
-        server.until("answer of the server", server._is_ready, 300)
+        server.until("answer of the server", server.is_ready, 300)
         yield server
     finally:
         kit.stop(process)

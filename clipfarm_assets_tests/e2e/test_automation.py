@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from clipfarm_assets.contracts import statuses
+from clipfarm_assets.definitions import defs
 from clipfarm_assets.storage.npy import vector_to_npy
 from clipfarm_assets_tests.defs import kit
 
@@ -19,13 +20,13 @@ def shards_of(*days):
 class Sensor:
     """The sensor of one instance, with what it remembers between its ticks."""
 
-    def __init__(self, bench, instance) -> None:
-        self.bench, self.instance, self.cursor = bench, instance, None
+    def __init__(self, instance) -> None:
+        self.instance, self.cursor = instance, None
 
     def tick(self):
         """Asset -> partitions requested; nothing is run."""
         result = dg.evaluate_automation_conditions(
-            defs=self.bench.defs(), instance=self.instance, cursor=self.cursor
+            defs=defs, instance=self.instance, cursor=self.cursor
         )
         self.cursor = result.cursor
         out = {}
@@ -61,10 +62,10 @@ def break_vector(bench, video_id):
 
 
 def test_turned_on_after_embedding_it_carries_on_from_there(bench, instance):
-    sensor = Sensor(bench, instance)
+    sensor = Sensor(instance)
     assert sensor.tick() == {}, "nothing is embedded yet"
     bench.run(instance, "clips_daily", span=DAYS)
-    late = Sensor(bench, instance)  # this one saw no update happen
+    late = Sensor(instance)  # this one saw no update happen
     for one in (sensor, late):
         assert one.tick() == {"schema_lock": STRATEGIES}
     bench.run(instance, "clips_lock", span=("concat", "max_pool"))
@@ -80,7 +81,7 @@ def test_turned_on_after_embedding_it_carries_on_from_there(bench, instance):
 
 def test_a_date_embedded_again_is_fused_again_and_then_published(bench, instance):
     bench.everything(instance, *DAYS)
-    sensor = Sensor(bench, instance)
+    sensor = Sensor(instance)
     assert sensor.tick() == {}
     bench.run(instance, "clips_daily", DAYS[1])
     assert sensor.tick() == {"fused_shards": shards_of(DAYS[1])}
@@ -90,7 +91,7 @@ def test_a_date_embedded_again_is_fused_again_and_then_published(bench, instance
 
 
 def test_one_modality_alone_makes_no_lock(bench, instance):
-    sensor = Sensor(bench, instance)
+    sensor = Sensor(instance)
     sensor.tick()
     some = [dg.AssetKey(["clips", name]) for name in ("clip_index", "video_embeddings")]
     bench.run(instance, "clips_daily", DAYS[0], selection=some)
@@ -101,7 +102,7 @@ def test_one_modality_alone_makes_no_lock(bench, instance):
 def test_a_date_whose_embeddings_are_broken_is_not_fused(bench, instance, passed_before):
     bench.run(instance, "clips_daily", span=DAYS)
     bench.run(instance, "clips_lock", span=("concat", "max_pool"))
-    sensor = Sensor(bench, instance)
+    sensor = Sensor(instance)
     if passed_before:
         assert sensor.tick() == {"fused_shards": shards_of(*DAYS)}
     break_vector(bench, "clip6-0")
@@ -114,7 +115,7 @@ def test_what_failed_waits_for_an_update_upstream(bench, instance):
     bench.run(instance, "clips_lock", span=("concat", "max_pool"))
     bench.revision = "r2"  # the lock refuses what this one makes
     bench.run(instance, "clips_daily", span=DAYS)
-    sensor = Sensor(bench, instance)
+    sensor = Sensor(instance)
     assert sensor.tick() == {"fused_shards": shards_of(*DAYS)}
     span = (f"{DAYS[0]}|concat", f"{DAYS[1]}|max_pool")
     assert not bench.run(instance, "clips_fuse", span=span, check=False).success

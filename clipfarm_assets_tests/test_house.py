@@ -1,6 +1,7 @@
 """The house rules that no linter knows: floors, rooms for Dagster and torch, the size of a file."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ FLOORS = (
     ("serving", "pipelines"),
     ("orchestration",),
     ("defs", "definitions"),
+    ("cli",),
     ("demo",),
 )
 LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
@@ -44,15 +46,16 @@ def room_of(path):
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
+@cache
 def imports(path, *, module_level=False):
-    tree = ast.parse(path.read_text())
-    nodes = tree.body if module_level else ast.walk(tree)
-    for node in nodes:
+    tree, names = ast.parse(path.read_text()), []
+    for node in tree.body if module_level else ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            yield node.module
+            names.append(node.module)
+    return names
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

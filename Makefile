@@ -69,13 +69,10 @@ test: $(INSTALLED)
 	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m 'not ray' $(PYTEST_ARGS)
 
 # A cluster is half a dozen processes a node, each of which imports much: three minutes of a core.
-# Only the files that have such tests are collected: with every library of the others loaded beside
-# Ray, the process crashed at its very end, when all had passed.
-RAY_TESTS = $(shell grep -rlE --include='test_*.py' 'mark\.ray' clipfarm_assets_tests)
 test-ray: export OMP_NUM_THREADS := 1
 test-ray: $(INSTALLED)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[ray]'
-	$(BIN)/pytest -m ray $(RAY_TESTS) $(PYTEST_ARGS)
+	$(BIN)/pytest -m ray $(PYTEST_ARGS)
 
 # A small one is part of `make test`; CHAOS_ARGS, e.g. '--minutes 30 --seed 8'. It needs PostgreSQL.
 CHAOS_ARGS ?=

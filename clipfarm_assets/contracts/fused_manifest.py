@@ -38,9 +38,10 @@ COLUMNS: Final = tuple(SCHEMA.names)
 
 _POINTER: Final = (*KEY, "fusion_strategy", "fused_dim", "fused_key", "shard_idx", "shard_n")
 
-# Keys of the parquet file's own metadata. An older deployment's file has neither.
+# Keys of the parquet file's own metadata. An older deployment's file has none.
 LOCK_VERSION_KEY: Final = "clipfarm.lock_version"
 SHARDS_KEY: Final = "clipfarm.shards"
+SETTLED_KEY: Final = "clipfarm.settled_shards"
 
 
 class BadManifest(ValueError):  # noqa: N818
@@ -86,24 +87,31 @@ class FusedManifest:
                 nowhere: without id, source, key or place in the shard.
         """
         rows = checked_rows(table, key)
-        lock_version, recorded = own_metadata(table.schema.metadata or {}, key)
-        named = recorded or frozenset()
-        return cls(rows, lock_version, named | frozenset(rows["fused_key"].unique().to_pylist()))
+        own = OwnMetadata.of(table.schema.metadata or {}, key)
+        named = own.shards or frozenset()
+        pointed = frozenset(rows["fused_key"].unique().to_pylist())
+        return cls(rows, own.lock_version, named | pointed)
 
-    def merged(self, new: Sequence[pa.Table], shard_keys: Collection[str]) -> "FusedManifest":
+    def merged(
+        self,
+        new: Sequence[pa.Table],
+        shard_keys: Collection[str],
+        lost: Collection[str] = (),
+    ) -> "FusedManifest":
         """The manifest with the rows of more shards.
 
         Rule: concatenate old and new, sort by (video_id, source_hash, captured_at, text_present,
         fused_key), keep the last row of each (video_id, source_hash). So it doesn't matter in which
-        order, or how often, shards are merged. See `manifest_merge`.
+        order, or how often, shards are merged. Rows that lead to a shard in `lost` give way to any
+        that don't. See `manifest_merge`.
         """
         tables = [table.cast(SCHEMA) for table in new]
         chunks = map(_table, self.rows.to_batches(max_chunksize=CHUNK_ROWS))
         fresh = pa.concat_tables([SCHEMA.empty_table(), *tables])
         try:
-            rows = pa.concat_tables([SCHEMA.empty_table(), *spliced(chunks, fresh)])
+            rows = pa.concat_tables([SCHEMA.empty_table(), *spliced(chunks, fresh, lost)])
         except NotMerged:  # of an older deployment, or a shard's rows
-            rows = latest([self.rows, fresh])
+            rows = latest([self.rows, fresh], lost)
         return FusedManifest(rows, self.lock_version, self.shards | frozenset(shard_keys))
 
 
@@ -129,26 +137,56 @@ def checked_rows(table: pa.Table, key: str) -> pa.Table:
     return rows
 
 
-def own_metadata(meta: Mapping[bytes, bytes], key: str) -> tuple[int, frozenset[str] | None]:
-    """The lock version and the shards that a file records: None where it records none at all.
+@dataclass(frozen=True)
+class OwnMetadata:
+    """What a manifest's file says of itself in parquet's own metadata.
 
-    Raises:
-        BadManifest: What it records can't be that.
+    Attributes:
+        lock_version: Version of the lock its rows were fused under.
+        shards: What it was made of; None where that isn't on record, in a file of an older
+            deployment.
+        settled: Shards among them that were gone from the store when it was made, and that none of
+            its rows leads to.
     """
-    version = meta.get(LOCK_VERSION_KEY.encode(), b"1")
-    recorded = meta.get(SHARDS_KEY.encode())
+
+    lock_version: int
+    shards: frozenset[str] | None
+    settled: frozenset[str]
+
+    @classmethod
+    def of(cls, meta: Mapping[bytes, bytes], key: str) -> "OwnMetadata":
+        """Read it.
+
+        Raises:
+            BadManifest: What is recorded can't be that; names `key`.
+        """
+        version = meta.get(LOCK_VERSION_KEY.encode(), b"1")
+        try:
+            lock_version = int(version)
+        except ValueError as error:
+            msg = f"{key}: its own metadata can't be read: {error}"
+            raise BadManifest(msg) from None
+        if lock_version < 1:
+            msg = f"{key}: {LOCK_VERSION_KEY} counts from 1: found {lock_version}"
+            raise BadManifest(msg)
+        settled = _keys(meta, SETTLED_KEY, key) or frozenset()
+        return cls(lock_version, _keys(meta, SHARDS_KEY, key), settled)
+
+
+def _keys(meta: Mapping[bytes, bytes], name: str, key: str) -> frozenset[str] | None:
+    """A list of keys on record; None if there is none."""
+    recorded = meta.get(name.encode())
+    if recorded is None:
+        return None
     try:
-        lock_version, shards = int(version), json.loads(recorded or b"[]")
+        found = json.loads(recorded)
     except ValueError as error:
         msg = f"{key}: its own metadata can't be read: {error}"
         raise BadManifest(msg) from None
-    if lock_version < 1:
-        msg = f"{key}: {LOCK_VERSION_KEY} counts from 1: found {lock_version}"
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        msg = f"{key}: {name} must be a JSON list of keys: found {recorded!r:.100}"
         raise BadManifest(msg)
-    if not isinstance(shards, list) or not all(isinstance(shard, str) for shard in shards):
-        msg = f"{key}: {SHARDS_KEY} must be a JSON list of keys: found {recorded!r:.100}"
-        raise BadManifest(msg)
-    return lock_version, None if recorded is None else frozenset(shards)
+    return frozenset(found)
 
 
 def _table(batch: pa.RecordBatch) -> pa.Table:

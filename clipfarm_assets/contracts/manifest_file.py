@@ -6,8 +6,12 @@ merged without holding all of the base's rows.
 What the base says of a shard it has looked at is final: rows of it in an addition are passed over.
 The base has them, or it lost them since: the shard was removed, as that of a clip that is forgotten
 is, while somebody who had read it before was still about to publish it.
+
+Only a merge into the base knows which shards are gone from the store, so that what replaces their
+rows is never published as a delta alone: whoever reads base and deltas goes by the rule without.
 """
 
+import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,10 +20,11 @@ import pyarrow.compute as pc
 
 from clipfarm_assets.contracts.fused_manifest import (
     SCHEMA,
+    SETTLED_KEY,
     BadManifest,
     FusedManifest,
+    OwnMetadata,
     checked_rows,
-    own_metadata,
 )
 from clipfarm_assets.contracts.manifest_merge import NotMerged, spliced
 from clipfarm_assets.storage.tables import (
@@ -41,11 +46,13 @@ class ManifestFooter:
         lock_version: Version of the lock they were fused under.
         shards: What it was made of. None where that isn't on record, in a file of an older
             deployment: only its rows tell.
+        settled: See `OwnMetadata`.
     """
 
     rows: int
     lock_version: int
     shards: frozenset[str] | None
+    settled: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, tail: Callable[[int], bytes], key: str) -> "ManifestFooter":
@@ -59,7 +66,8 @@ class ManifestFooter:
         except BadTable as error:
             msg = f"{key}: {error}"
             raise BadManifest(msg) from error
-        return cls(footer.rows, *own_metadata(footer.metadata, key))
+        own = OwnMetadata.of(footer.metadata, key)
+        return cls(footer.rows, own.lock_version, own.shards, own.settled)
 
     @classmethod
     def of(cls, data: bytes, key: str) -> "ManifestFooter":
@@ -106,22 +114,47 @@ def merged(data: bytes, key: str, additions: Sequence[FusedManifest]) -> FusedMa
     )
 
 
-def merged_to_bytes(data: bytes, key: str, additions: Sequence[FusedManifest]) -> bytes:
+def merged_to_bytes(
+    data: bytes, key: str, additions: Sequence[FusedManifest], lost: Collection[str] = ()
+) -> bytes:
     """`merged` as a file, the same bytes, in the memory of the files and a row group.
+
+    Args:
+        data: The base.
+        key: Its key.
+        additions: What comes to it.
+        lost: Shards that are gone from the store: their rows give way to any others, and those that
+            no row leads to any more are put on record as settled.
 
     Raises:
         BadManifest: The base is none; names `key`.
     """
     footer = ManifestFooter.of(data, key)
     rows, shards = _joined(additions, footer.shards)
-    outline = FusedManifest(
-        SCHEMA.empty_table(), footer.lock_version, shards | (footer.shards or frozenset())
-    )
-    schema = SCHEMA.with_metadata(dict(sorted(outline.file_metadata().items())))
+    known, settled = shards | (footer.shards or frozenset()), footer.settled
+
+    def pieces() -> Iterator[pa.Table]:
+        return spliced(_chunks(data, key, footer), rows, lost)
+
     try:
-        return chunks_to_parquet(spliced(_chunks(data, key, footer), rows), schema)
+        if lost:
+            pointed = {
+                each for piece in pieces() for each in piece["fused_key"].unique().to_pylist()
+            }
+            settled = (settled | frozenset(lost)) - pointed
+        return chunks_to_parquet(pieces(), schema_of(footer.lock_version, known, settled))
     except NotMerged:
-        return to_bytes(from_bytes(data, key).merged([rows], shards))
+        return to_bytes(from_bytes(data, key).merged([rows], shards, lost))
+
+
+def schema_of(
+    lock_version: int, shards: frozenset[str], settled: frozenset[str] = frozenset()
+) -> pa.Schema:
+    """The schema of a file that says this of itself, see `OwnMetadata`."""
+    about = FusedManifest(SCHEMA.empty_table(), lock_version, shards).file_metadata()
+    if settled:
+        about[SETTLED_KEY] = json.dumps(sorted(settled))
+    return SCHEMA.with_metadata(dict(sorted(about.items())))
 
 
 def unseen(rows: pa.Table, recorded: Collection[str] | None) -> pa.Table:

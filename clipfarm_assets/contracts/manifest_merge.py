@@ -4,7 +4,7 @@ The rule sorts everything. A manifest that a merge has left is sorted and unique
 the places of the new rows have to be found in it, and it can be gone through piece by piece.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,32 +25,39 @@ class NotMerged(ValueError):  # noqa: N818 - a state of the rows
     """The rows aren't what a merge leaves, so that nothing can be spliced into them."""
 
 
-def latest(tables: Sequence[pa.Table]) -> pa.Table:
+def latest(tables: Sequence[pa.Table], lost: Collection[str] = ()) -> pa.Table:
     """The rule: concatenate, sort by `_ORDER`, keep the last row of each `KEY`.
 
     Source: the fusion contract, section 8.2.
 
     Args:
         tables: One or more, of one schema, which is that of the result.
+        lost: Shards that are gone from the store: a row that leads to one gives way to any that
+            doesn't, whatever their order, and stays where there is no other.
     """
     everything = pl.DataFrame(pa.concat_tables(tables))
-    kept = everything.sort(_ORDER, nulls_last=False, maintain_order=True).unique(
+    there = ~pl.col("fused_key").is_in(list(lost))
+    order = [*KEY, *([there] if lost else []), *_ORDER[len(KEY) :]]
+    kept = everything.sort(order, nulls_last=False, maintain_order=True).unique(
         subset=list(KEY), keep="last", maintain_order=True
     )
     return kept.to_arrow().cast(tables[0].schema)
 
 
-def spliced(chunks: Iterable[pa.Table], new: pa.Table) -> Iterator[pa.Table]:
+def spliced(
+    chunks: Iterable[pa.Table], new: pa.Table, lost: Collection[str] = ()
+) -> Iterator[pa.Table]:
     """`latest` of everything, piece by piece; pieces without new rows pass as they are.
 
     Args:
         chunks: Tables that are, one after the other, sorted by `KEY` and unique in it.
         new: Rows in any order, of the same schema.
+        lost: As of `latest`.
 
     Raises:
         NotMerged: Some rows aren't so, or have no key; possibly after some pieces.
     """
-    new = latest([new])
+    new = latest([new], lost)
     new_keys = _Keys.of(new)
     done, last = 0, None
     for chunk in chunks:
@@ -62,19 +69,22 @@ def spliced(chunks: Iterable[pa.Table], new: pa.Table) -> Iterator[pa.Table]:
             raise NotMerged(msg)
         last = keys.slice(len(keys) - 1, 1)
         end = int(new_keys.after(last)[0])
-        yield _with(chunk, keys, new.slice(done, end - done), new_keys.slice(done, end - done))
+        fresh, fresh_keys = (each.slice(done, end - done) for each in (new, new_keys))
+        yield _with(chunk, keys, fresh, fresh_keys, lost)
         done = end
     if done < new.num_rows:
         yield new.slice(done)
 
 
-def _with(chunk: pa.Table, keys: "_Keys", new: pa.Table, new_keys: "_Keys") -> pa.Table:
+def _with(
+    chunk: pa.Table, keys: "_Keys", new: pa.Table, new_keys: "_Keys", lost: Collection[str]
+) -> pa.Table:
     """One piece with its new rows, which are sorted and unique and no greater than its last."""
     if not new.num_rows:
         return chunk
     at = keys.after(new_keys, or_at=True)
     known = ~new_keys.before(keys.take(at))
-    rows = latest([chunk.take(pa.array(at[known])), new])
+    rows = latest([chunk.take(pa.array(at[known])), new], lost)
     # As many rows as there are new ones: of the keys that both have, the one that wins.
     places = np.arange(chunk.num_rows, chunk.num_rows + rows.num_rows)
     order = np.arange(chunk.num_rows)

@@ -21,14 +21,10 @@ from clipfarm_assets.contracts.text_gate import Gate, gate
 from clipfarm_assets.ledger import rules
 from clipfarm_assets.ledger.leases import LeaseHeld, LeaseLost
 from clipfarm_assets.ledger.schema import Item
+from clipfarm_assets.pipelines import manifest_store
 from clipfarm_assets.pipelines.deployment import Deployment, TextStates
 from clipfarm_assets.pipelines.flow import batched, one_behind
-from clipfarm_assets.pipelines.fusion_delta import (
-    OBJECT_MISSING,
-    TEXT_ARRIVED,
-    Candidate,
-    fusion_delta,
-)
+from clipfarm_assets.pipelines.fusion_delta import TEXT_ARRIVED, Candidate, fusion_delta
 from clipfarm_assets.pipelines.lock import load_lock
 from clipfarm_assets.pipelines.progress import Progress, Say, silent
 from clipfarm_assets.pipelines.report import StageReport
@@ -100,6 +96,7 @@ class FusionStage:
         Raises:
             NoLock: The strategy has no schema lock.
             LockMismatch: A vector is of another shape or embedding version than the lock says.
+            BadManifest: The strategy's manifest can't be read, so that no part number is safe.
             LeaseHeld: Another run works on a date, for longer than this one was to wait.
             LeaseLost: This run was not heard of for so long that another one took its date.
         """
@@ -155,6 +152,7 @@ class FusionStage:
 
     def _planned(self, in_turn: Iterable[Turn], dates: "_Dates") -> Iterator["_Work"]:
         """The dates that have clips to fuse, with these."""
+        recorded: frozenset[str] | None = None
         for turn in in_turn:
             index = dates.indices[turn.date]
             report = dates.reports[turn.date] = StageReport(
@@ -176,25 +174,18 @@ class FusionStage:
             if candidates:
                 batches = list(batched(candidates, self.options.read_ahead))
                 used = {item.artifact_key for item in states.values() if item.artifact_key}
-                under = self._shard_date(turn.date, candidates, states)
-                yield _Work(turn, under, batches, report, dates.lock, dates.texts, states, used)
+                if recorded is None:
+                    recorded = self._recorded_shards()
+                of_date = self.deployment.layout.shards_prefix(self.strategy, turn.date)
+                used |= {key for key in recorded if key.startswith(of_date)}
+                yield _Work(turn, batches, report, dates.lock, dates.texts, states, used)
             else:
                 turn.end()
 
-    def _shard_date(
-        self, date: str, candidates: Iterable[Candidate], states: Mapping[str, Item]
-    ) -> str:
-        """Under which date shards go: a later one than the clips' own only to replace a lost one.
-
-        An older deployment's shards lie under the day of the run. Of two rows that are alike else
-        the manifest keeps that with the greater key, which must not be the one that leads nowhere.
-        """
-        lost = (
-            self.deployment.layout.shard_ref(states[each.video_id].artifact_key or "")
-            for each in candidates
-            if each.reason == OBJECT_MISSING
-        )
-        return max((date, *(ref.date for ref in lost if ref)))
+    def _recorded_shards(self) -> frozenset[str]:
+        """What the manifest has looked at, and won't look at again: also shards that are gone."""
+        found = manifest_store.survey(self.deployment, self.strategy)
+        return manifest_store.known_shards(self.deployment, self.strategy, found)
 
     def _fuse(self, read: Iterable[VectorBatch], work: "_Work") -> None:
         """Fuse the date's clips, whose vectors come next in `read`: put shards and commit them."""
@@ -205,7 +196,7 @@ class FusionStage:
         def write(full: _Full) -> tuple[list[Item], Sequence[FusedRow]]:
             shard, rows, used = full
             work.turn.lease.check()  # or else this would be a second shard of the same clips
-            key = put_shard(self.deployment, self.strategy, work.under, shard.to_npz(), used)
+            key = put_shard(self.deployment, self.strategy, date, shard.to_npz(), used)
             unrecorded.add(key)
             # Of this moment, not of when they are committed: a rival's later rows stay the later.
             return list(ledger_rows(key, shard, work.lock)), rows
@@ -353,17 +344,15 @@ class _Work:
 
     Attributes:
         turn: The date, and the lease that it is worked on under.
-        under: The date that its shards lie under.
         batches: The clips to fuse.
         report: What became of them.
         lock: The lock in force.
         texts: The text downloader's states.
         known: The states of the date's clips by video_id, kept up to date.
-        used: Keys of the shards that these named at first.
+        used: Keys of shards, gone ones too, that these named at first or the manifest knows.
     """
 
     turn: Turn
-    under: str
     batches: Sequence[Sequence[Candidate]]
     report: StageReport
     lock: SchemaLock

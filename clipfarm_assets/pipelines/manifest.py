@@ -187,7 +187,8 @@ def update_manifest(
     The manifest is a function of what the shards declare (and of an older deployment's manifest).
     New rows are swapped in with all others, or published as a delta beside the base, which costs
     the same however large that is: readers see all of them or none, and two updates at once lose
-    nothing.
+    nothing. Where shards are gone from the store, new rows are swapped in whatever `options` say:
+    only so do they replace rows that lead nowhere.
 
     Raises:
         NoLock: The strategy has no schema lock.
@@ -204,15 +205,27 @@ def update_manifest(
     new = _read_new(deployment, lock, found, say)
     deltas, delta_rows = found.count(lock.lock_version), found.rows(lock.lock_version)
     delta = None
-    if base is None or (
-        (new.merged.shards or found.deltas)
-        and options.compacts(
-            base.rows,
-            delta_rows + new.merged.rows.num_rows,
-            deltas + bool(new.merged.shards),
+    replaces = bool(new.lost and new.merged.rows.num_rows)
+    if replaces:
+        say(
+            f"manifest {strategy}: {len(new.lost)} shards that it knows are gone from the store, "
+            f"e.g. {min(new.lost)}: rows of theirs give way to new ones of the same clips"
+        )
+    if (
+        base is None
+        or replaces
+        or (
+            (new.merged.shards or found.deltas)
+            and options.compacts(
+                base.rows,
+                delta_rows + new.merged.rows.num_rows,
+                deltas + bool(new.merged.shards),
+            )
         )
     ):
-        base = manifest_store.compact(deployment, strategy, lock.lock_version, [new.merged])
+        base = manifest_store.compact(
+            deployment, strategy, lock.lock_version, [new.merged], new.lost
+        )
         deltas, delta_rows = 0, 0
     elif new.merged.shards:
         delta = _publish(deployment, lock, new.merged)
@@ -244,7 +257,8 @@ def update_manifest(
 class _NewShards:
     """Shards that no manifest names yet: rows and keys to merge, and what each key is.
 
-    Of the clips in `forgotten` they have rows, and `merged` has none.
+    Of the clips in `forgotten` they have rows, and `merged` has none. In `lost` are keys that the
+    manifest names and the store has no more, as far as rows may still lead to them.
     """
 
     merged: FusedManifest
@@ -252,6 +266,7 @@ class _NewShards:
     undeclared: tuple[str, ...]
     archived: tuple[str, ...]
     forgotten: tuple[str, ...]
+    lost: frozenset[str]
 
 
 def _in_force(found: Survey, lock: SchemaLock, key: str) -> ManifestFooter | None:
@@ -268,19 +283,10 @@ def _in_force(found: Survey, lock: SchemaLock, key: str) -> ManifestFooter | Non
 def _read_new(deployment: Deployment, lock: SchemaLock, found: Survey, say: Say) -> _NewShards:
     """Read and verify the shards that neither base nor deltas name."""
     layout, store, strategy = deployment.layout, deployment.store, lock.fusion_strategy
-    known = set[str]().union(*(delta.shards or () for delta in found.deltas.values()))
-    if found.base:
-        key = layout.fused_manifest(strategy)
-        known |= (
-            manifest_file.shards_of_file(store.get(key), key)
-            if found.base.shards is None
-            else found.base.shards
-        )
-    unknown = [
-        info.key
-        for info in store.list(layout.shards_prefix(strategy))
-        if info.key not in known and layout.shard_ref(info.key)
-    ]
+    known = manifest_store.known_shards(deployment, strategy, found)
+    there = [i.key for i in store.list(layout.shards_prefix(strategy)) if layout.shard_ref(i.key)]
+    unknown = [key for key in there if key not in known]
+    lost = known - set(there) - (found.base.settled if found.base else frozenset())
     adopted = deployment.models_lock().adopted()
     declared: dict[str, pa.Table] = {}
     undeclared: list[str] = []
@@ -310,7 +316,8 @@ def _read_new(deployment: Deployment, lock: SchemaLock, found: Survey, say: Say)
             f"manifest {strategy}: passed over rows of {len(gone)} clips that were removed for "
             f"good while they were fused; clipfarm forget --yes removes them too, e.g. of {gone[0]}"
         )
-    return _NewShards(merged, tuple(declared), tuple(undeclared), tuple(archived), tuple(gone))
+    ids = (tuple(declared), tuple(undeclared), tuple(archived), tuple(gone))
+    return _NewShards(merged, *ids, lost=lost)
 
 
 def _publish(deployment: Deployment, lock: SchemaLock, new: FusedManifest) -> str:

@@ -7,7 +7,7 @@ is read after it, and no reader misses a row that was there when it began.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -74,6 +74,22 @@ def survey(deployment: Deployment, strategy: Strategy) -> Survey:
     return Survey(footer(deployment.layout.fused_manifest(strategy)), deltas)
 
 
+def known_shards(deployment: Deployment, strategy: Strategy, found: Survey) -> frozenset[str]:
+    """Keys of all shards that base or deltas have looked at, those that are gone among them.
+
+    Raises:
+        BadManifest: The base is one of an older deployment, whose rows alone tell, and can't be
+            read; names its key.
+    """
+    known = frozenset[str]().union(*(delta.shards or () for delta in found.deltas.values()))
+    if found.base is None:
+        return known
+    if found.base.shards is not None:
+        return known | found.base.shards
+    key = deployment.layout.fused_manifest(strategy)
+    return known | manifest_file.shards_of_file(deployment.store.get(key), key)
+
+
 def read_deltas(deployment: Deployment, strategy: Strategy) -> dict[str, FusedManifest]:
     """Every delta by key, in order; those that vanish meanwhile are left out.
 
@@ -126,7 +142,11 @@ def withdraw_if_seen(
 
 
 def compact(
-    deployment: Deployment, strategy: Strategy, lock_version: int, new: Sequence[FusedManifest]
+    deployment: Deployment,
+    strategy: Strategy,
+    lock_version: int,
+    new: Sequence[FusedManifest],
+    lost: Collection[str] = (),
 ) -> ManifestFooter:
     """Merge the deltas that are there, and more, into the base, then remove those deltas.
 
@@ -138,6 +158,7 @@ def compact(
         strategy: Whose manifest.
         lock_version: In force. What is of an earlier one is kept as shards that were looked at.
         new: Rows that are in no delta, and their shards.
+        lost: Shards that are gone from the store: their rows give way to any others.
 
     Returns:
         What the base says of itself now.
@@ -165,10 +186,10 @@ def compact(
             if stored == lock_version:
                 if shards <= recorded:
                     return None
-                return manifest_file.merged_to_bytes(data, key, additions)
+                return manifest_file.merged_to_bytes(data, key, additions, lost)
             start = _outdated(recorded, lock_version)
         rows = [manifest_file.unseen(addition.rows, start.shards) for addition in additions]
-        return manifest_file.to_bytes(start.merged(rows, shards))
+        return manifest_file.to_bytes(start.merged(rows, shards, lost))
 
     base = deployment.store.update(key, change)
     for name in deltas:

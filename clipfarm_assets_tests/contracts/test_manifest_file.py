@@ -8,7 +8,7 @@ from clipfarm_assets.contracts.manifest_file import ManifestFooter, from_bytes, 
 from clipfarm_assets.storage import tables
 from clipfarm_assets.storage.tables import table_to_parquet
 from clipfarm_assets_tests.contracts.builders import KEY, make_row, to_table
-from clipfarm_assets_tests.contracts.test_manifest_merge import ROWS
+from clipfarm_assets_tests.contracts.test_manifest_merge import LOST, ROWS
 
 OTHER = KEY.replace("part-0000", "part-0007")
 # Of shards that no base knows.
@@ -68,6 +68,24 @@ def test_what_an_addition_says_of_a_shard_that_the_base_has_looked_at_is_passed_
     new = make_row("c", fused_key=KEY.replace("part-0000", "part-0008"))
     found = merged_both_ways(base, [manifest([*late, new])])
     assert found.rows["video_id"].to_pylist() == ["a", "c"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(base=st.lists(ROWS, max_size=20), new=st.lists(NEW_ROWS, max_size=8), lost=LOST)
+def test_lost_shards_that_no_row_leads_to_any_more_are_on_record_as_settled(base, new, lost):
+    added = manifest(new)
+    expected = manifest(base).merged([added.rows], added.shards, lost)
+
+    data = manifest_file.merged_to_bytes(to_bytes(manifest(base)), "k", [added], lost)
+
+    assert from_bytes(data, "k") == expected
+    footer = ManifestFooter.of(data, "k")
+    assert (footer.rows, footer.shards) == (expected.rows.num_rows, expected.shards)
+    assert footer.settled == lost - set(expected.rows["fused_key"].to_pylist())
+    # What is settled remains so, and is not written where there is none.
+    again = manifest_file.merged_to_bytes(data, "k", [manifest([])], {OTHER})
+    assert ManifestFooter.of(again, "k").settled == footer.settled | {OTHER}
+    assert manifest_file.merged_to_bytes(to_bytes(expected), "k", []) == to_bytes(expected)
 
 
 def test_nothing_to_add():
@@ -140,3 +158,6 @@ def test_files_that_are_no_manifest_are_named(read):
         READS[read](table_to_parquet(rows, manifest([]).file_metadata()))
     with pytest.raises(BadManifest, match=r"^the/key: clipfarm.lock_version counts from 1"):
         READS[read](table_to_parquet(rows, {"clipfarm.lock_version": "0"}))
+    for name in ("clipfarm.shards", "clipfarm.settled_shards"):
+        with pytest.raises(BadManifest, match=rf"^the/key: {name} must be a JSON list of keys: "):
+            READS[read](table_to_parquet(rows, {name: '["a", 1]'}))

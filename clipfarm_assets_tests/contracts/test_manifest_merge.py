@@ -43,6 +43,29 @@ def test_splicing_equals_the_rule(base, new, size):
     assert found.schema.equals(SCHEMA)
 
 
+LOST = st.sets(st.integers(0, 3).map(lambda part: f"{KEY[:-8]}000{part}.npz"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    base=st.lists(ROWS, max_size=20),
+    new=st.lists(ROWS, max_size=20),
+    lost=LOST,
+    size=st.integers(1, 21),
+)
+def test_rows_of_lost_shards_give_way_to_any_others_and_to_none(base, new, lost, size):
+    """The rule of those that are there; where a key has none, the rule of those that aren't."""
+    held, fresh = latest([to_table(*base)]), to_table(*new)
+    rows = [*held.to_pylist(), *new]
+    there = latest([to_table(*(row for row in rows if row["fused_key"] not in lost))])
+    keys = {(row["video_id"], row["source_hash"]) for row in there.to_pylist()}
+    nowhere = [row for row in rows if (row["video_id"], row["source_hash"]) not in keys]
+    expected = latest([there, to_table(*nowhere)])
+
+    assert latest([held, fresh], lost).equals(expected)
+    assert joined(spliced(pieces(held, size), fresh, lost)).equals(expected)
+
+
 def test_pieces_without_new_rows_pass_as_they_are():
     held = latest([to_table(*(make_row(f"id{n}") for n in range(9)))])
     chunks = pieces(held, 3)

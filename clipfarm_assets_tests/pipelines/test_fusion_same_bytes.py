@@ -312,7 +312,8 @@ def test_a_run_costs_three_gets_a_clip_and_a_put_and_a_list_a_shard(tmp_path):
         "get embeddings": 3 * 12,
         "get fused": 1,  # the schema lock
         "put fused": 1,
-        "list fused": 2,  # orphans; the next part number
+        "list fused": 3,  # orphans; deltas; the next part number
+        "tail fused": 1,  # which part numbers the manifest knows
         "get state": 3,  # text downloader, models lock, this stage's own: absent as yet
         "head state": 5,  # four stages restored, one published
         "put state": 1,

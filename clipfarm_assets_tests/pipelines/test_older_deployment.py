@@ -17,7 +17,7 @@ from clipfarm_assets_tests.pipelines.kit import (
     door,
     version_of,
 )
-from clipfarm_assets_tests.pipelines.older import MODALITIES, NEW, OLD, leave, old_vector
+from clipfarm_assets_tests.pipelines.older import MODALITIES, NEW, OLD, old_vector
 
 
 def embed(world, dates, revision="r1", modalities=MODALITIES, **settings):
@@ -98,28 +98,6 @@ def test_new_shards_of_an_old_date_take_the_next_number(world, kept):
     assert world.shards()[-1] == f"clipfarm/fused/concat/shards/date={DAY_1}/part-0003.npz"
     assert {k: world.store.get(k) for k in kept.shards} == kept.shards
     assert world.manifest_rows()["late-000"]["fused_key"] == world.shards()[-1]
-
-
-def test_a_lost_old_shard_of_a_later_day_is_replaced_for_good(world):
-    """They lie under the day of the run: the new one has to come after the one that is lost."""
-    leave(world, run_date="2026-02-20")
-    embed(world, [DAY_1])
-    world.lock()
-    assert world.fuse(DAY_1)[DAY_1].reasons == {}
-    world.merge()
-    before, first = world.manifest_rows(), world.shards()[0]
-    lost = [name for name, row in before.items() if row["fused_key"] == first]
-    vectors = {name: world.fused_vector(before[name]) for name in lost}
-    world.store.delete(first)
-
-    assert world.fuse(DAY_1, verify_objects=True)[DAY_1].reasons == {"object_missing": 2}
-    world.merge()
-
-    rows = world.manifest_rows()
-    assert {rows[name]["fused_key"] for name in lost} == {world.shards()[-1]}
-    for name in lost:
-        assert np.allclose(world.fused_vector(rows[name]), vectors[name], atol=1e-5)
-    assert world.fuse(DAY_1, verify_objects=True)[DAY_1].reasons == {}
 
 
 def test_an_old_placeholder_is_upgraded_when_its_words_arrive(world, kept):

@@ -18,9 +18,9 @@ import polars as pl
 import pyarrow as pa
 
 from clipfarm_assets.contracts import statuses
-from clipfarm_assets.contracts.fused_manifest import SCHEMA, FusedManifest
+from clipfarm_assets.contracts.fused_manifest import SCHEMA
 from clipfarm_assets.contracts.fused_shard import FusedShard
-from clipfarm_assets.contracts.manifest_file import ManifestFooter, shards_of_file
+from clipfarm_assets.contracts.manifest_file import ManifestFooter, schema_of, shards_of_file
 from clipfarm_assets.contracts.statuses import Strategy
 from clipfarm_assets.ledger.leases import Lease
 from clipfarm_assets.ledger.schema import Item, microseconds, timestamp
@@ -237,8 +237,8 @@ def led_manifest(
         key: Its key.
         video_id: The clip.
         moves: Where shards' rows are now.
-        gone: Shards to record as looked at: what an update that has read one of them before still
-            publishes of it is passed over then, see `manifest_file`.
+        gone: Shards to record as looked at and settled: what an update that has read one of them
+            before still publishes of it is passed over then, see `manifest_file`.
 
     Returns:
         The file; None if nothing of it changes.
@@ -266,8 +266,7 @@ def led_manifest(
     if added <= shards and not is_touched:
         return None
     footer = ManifestFooter.of(data, key)
-    outline = FusedManifest(SCHEMA.empty_table(), footer.lock_version, shards | added)
-    schema = SCHEMA.with_metadata(dict(sorted(outline.file_metadata().items())))
+    schema = schema_of(footer.lock_version, shards | added, footer.settled | gone)
 
     def chunks() -> Iterator[pa.Table]:
         for chunk in manifest_rows(data, key):

@@ -179,3 +179,47 @@ def test_any_sequence_of_shards_and_updates_gives_the_single_file(tmp_path_facto
             bench.put(part, *ids, captured=captured)
     bench.update("never")
     bench.check()
+
+
+# --- shards that are gone
+
+
+def test_what_replaces_rows_of_a_lost_shard_goes_into_the_base(bench):
+    """Whoever reads base and deltas can't tell which shards are gone. After that, deltas again."""
+    first = bench.put(5, "a", "b", captured="2026-02-09")
+    bench.update()
+    second = bench.put(6, "c", captured="2026-02-09")
+    assert bench.update().delta
+    bench.store.delete(first)
+    bench.store.delete(second)
+    bench.put(7, "a", "b", "c")
+
+    update = bench.update()
+
+    assert (update.delta, bench.deltas()) == (None, [])
+    assert manifest_file.ManifestFooter.of(bench.base(), "k").settled == {first, second}
+    assert bench.manifest().rows == bench.plainly().rows
+    bench.put(8, "b", "d", captured="2026-02-10")
+    assert bench.update().delta
+    assert bench.manifest().rows == bench.plainly().rows
+
+
+def test_while_a_row_leads_to_a_lost_shard_new_rows_go_into_the_base(bench):
+    lost = bench.put(5, "a", "b", captured="2026-02-09")
+    bench.update()
+    bench.store.delete(lost)
+    new = bench.put(6, "a", "c")
+
+    assert bench.update().delta is None
+
+    assert manifest_file.ManifestFooter.of(bench.base(), "k").settled == set()
+    keys = {row["video_id"]: row["fused_key"] for row in bench.manifest().rows.to_pylist()}
+    assert keys == {"a": new, "b": lost, "c": new}
+    last = bench.put(7, "b")
+    assert bench.update().delta is None
+    assert manifest_file.ManifestFooter.of(bench.base(), "k").settled == {lost}
+    assert dict(zip(bench.ids(), bench.manifest().rows["fused_key"].to_pylist(), strict=True)) == {
+        "a": new,
+        "b": last,
+        "c": new,
+    }

@@ -71,6 +71,11 @@ class Embedded:
     waits: str = ""
 
 
+def absent(raw_key: str) -> str:
+    """Why a clip without a raw object waits, in the words that its state keeps."""
+    return f"{raw_key} does not exist"
+
+
 @dataclass(frozen=True)
 class Steps:
     """The steps of one modality over one store. Thread-safe.
@@ -154,7 +159,7 @@ class Steps:
         clip, raw = fetched.clip, fetched.raw
         try:
             if raw is None:
-                return Ready(clip, waits=f"{self._raw_key(clip)} does not exist")
+                return Ready(clip, waits=absent(self._raw_key(clip)))
             opened = encoder()
             with self.meters.measured("decode") as tally:
                 tally.items = 1

@@ -13,7 +13,15 @@ from clipfarm_assets.orchestration.resources import DeploymentResource
 from clipfarm_assets.pipelines.watch import raw_arrivals
 from clipfarm_assets.storage.objects import StoreUnavailable
 from clipfarm_assets.storage.tables import table_to_parquet
-from clipfarm_assets_tests.pipelines.kit import DAY_1, DAY_2, TERMINAL_TEXT, Clip, World, clips
+from clipfarm_assets_tests.pipelines.kit import (
+    DAY_1,
+    DAY_2,
+    EMPTY,
+    TERMINAL_TEXT,
+    Clip,
+    World,
+    clips,
+)
 from clipfarm_assets_tests.stores import CountingStore
 
 FAR_DAY = "2026-03-01"
@@ -173,6 +181,20 @@ def test_a_raw_object_that_came_late_asks_for_its_date_however_old(world, instan
     assert spans(ticks.tick()) == [(DAY_1, DAY_1), (FAR_DAY, FAR_DAY)]
     world.embed("video", DAY_1, FAR_DAY)
     assert ticks.tick() == "looked for 0 raw objects that clips wait for: none has come"
+
+
+def test_an_object_that_held_nothing_has_come_when_it_is_written_again(world, instance):
+    """Else it would have come at each look, for ever."""
+    waiting(world, Clip("blank", video=EMPTY), Clip("late", FAR_DAY, video=None))
+    assert world.statuses("video_embedding")["blank"] == statuses.MISSING_RAW_OBJECT
+    ticks = Ticks("clips_raw_arrived", world, instance)
+    assert ticks.tick() == "looked for 2 raw objects that clips wait for: none has come"
+
+    put_raw(world, "blank")
+
+    assert spans(ticks.tick()) == [(DAY_1, DAY_1)]
+    world.embed("video", DAY_1, FAR_DAY)
+    assert ticks.tick() == "looked for 1 raw objects that clips wait for: none has come"
 
 
 def test_of_many_that_wait_some_are_looked_for_at_a_time(world):

@@ -16,6 +16,7 @@ from clipfarm_assets.ledger import rules
 from clipfarm_assets.ledger.schema import Item
 from clipfarm_assets.pipelines.deployment import Deployment
 from clipfarm_assets.pipelines.embed import EmbeddingStage, EmbedOptions
+from clipfarm_assets.pipelines.embed_steps import absent
 from clipfarm_assets.pipelines.encoder_on_demand import EncoderOnDemand
 from clipfarm_assets.pipelines.flow import batched, ordered_map
 from clipfarm_assets.pipelines.inspect.foreseen import ForeseenStore
@@ -99,14 +100,14 @@ class _Asked:
     captured_at: str
     has_raw: bool
 
-    def was_empty(self, absent: str) -> bool:
-        """Whether its raw object was there and held nothing: it waits for a reason but `absent`."""
+    def was_empty(self, why_absent: str) -> bool:
+        """Whether its raw object was there and held nothing: it waits for another reason."""
         before = self.before
         return (
             before is not None
             and before.source_hash == self.source_hash
             and before.status == statuses.MISSING_RAW_OBJECT
-            and before.error != absent
+            and before.error != why_absent
         )
 
 
@@ -119,13 +120,13 @@ def _foreseen(
 ) -> Item:
     """A clip's state after the run: what went wrong does so again, and all else goes well."""
     now, details = datetime.now(UTC), {rules.CAPTURED_AT: asked.captured_at}
-    absent = f"{layout.raw(modality, asked.video_id)} does not exist"
-    if not asked.has_raw or asked.was_empty(absent):
+    why = absent(layout.raw(modality, asked.video_id))
+    if not asked.has_raw or asked.was_empty(why):
         return rules.settle_waiting(
             asked.before,
             asked.source_hash,
             statuses.MISSING_RAW_OBJECT,
-            absent,
+            why,
             now,
             video_id=asked.video_id,
             details=details,

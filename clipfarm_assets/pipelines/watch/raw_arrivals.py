@@ -4,11 +4,15 @@ The bucket is never listed: keys of raw media are in no order of time, so that a
 to go through all of them to find the new ones. The ledger knows which clips wait for which object;
 these alone are asked for, some at a time. What it costs is one request a clip that waits, however
 many objects the bucket holds.
+
+An object may have been there and have held nothing, as a transcript without words. It has come when
+it is written again.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import polars as pl
@@ -17,15 +21,19 @@ from clipfarm_assets.contracts import statuses
 from clipfarm_assets.contracts.horizon_csv import latest_rows, read_horizon_csv
 from clipfarm_assets.contracts.statuses import MODALITIES, Modality
 from clipfarm_assets.ledger.read_only import ReadOnlyLedger
+from clipfarm_assets.ledger.schema import microseconds, timestamp
 from clipfarm_assets.pipelines.deployment import Deployment
+from clipfarm_assets.pipelines.embed_steps import absent
 from clipfarm_assets.pipelines.index import read_metadata
+from clipfarm_assets.storage.backend import ObjectHead
+from clipfarm_assets.storage.layout import Layout
 
 _LANES: Final = 16
 
 
 @dataclass(frozen=True, order=True)
 class Arrival:
-    """A raw object that is there, though the clip's state says that it was missing.
+    """A raw object that is there and was not, or held nothing, when the clip was last looked at.
 
     Attributes:
         modality: Of which kind.
@@ -67,17 +75,41 @@ def sweep(deployment: Deployment, ledger: ReadOnlyLedger, after: str, limit: int
     """
     wanted = list(_waiting(ledger, after, limit))
 
-    def look(one: tuple[Modality, str]) -> Arrival | None:
+    def look(one: tuple[Modality, str]) -> ObjectHead | None:
         try:
-            head = deployment.store.head(deployment.layout.raw(*one))
+            return deployment.store.head(deployment.layout.raw(*one))
         except FileNotFoundError:
             return None
-        return Arrival(*one, head.mark)
 
     with ThreadPoolExecutor(_LANES) as lanes:
-        found = tuple(arrival for arrival in lanes.map(look, wanted) if arrival is not None)
+        heads = zip(wanted, lanes.map(look, wanted), strict=True)
+        there = {one: head for one, head in heads if head}
+    found = tuple(_arrived(deployment.layout, ledger, there))
     goes_on = len(wanted) == limit
     return Sweep(len(wanted), found, "/".join(wanted[-1]) if goes_on else "")
+
+
+def _arrived(
+    layout: Layout, ledger: ReadOnlyLedger, there: Mapping[tuple[Modality, str], ObjectHead]
+) -> Iterator[Arrival]:
+    """Those of the objects that the clips' states don't know of."""
+    states = {
+        modality: ledger.rows(
+            statuses.embedding_stage(modality), [i for m, i in there if m == modality]
+        )
+        for modality in {modality for modality, _ in there}
+    }
+    for (modality, video_id), head in there.items():
+        before = states[modality].get(video_id)
+        if before is None or before.status != statuses.MISSING_RAW_OBJECT:
+            continue  # a run has settled it meanwhile
+        was_absent = before.error == absent(layout.raw(modality, video_id))
+        if was_absent or _is_later(head.modified, before.processed_at):
+            yield Arrival(modality, video_id, head.mark)
+
+
+def _is_later(modified: datetime | None, processed_at: str) -> bool:
+    return modified is not None and microseconds(timestamp(modified)) > microseconds(processed_at)
 
 
 def _waiting(ledger: ReadOnlyLedger, after: str, limit: int) -> Iterator[tuple[Modality, str]]:

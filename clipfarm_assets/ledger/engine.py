@@ -3,6 +3,7 @@
 import sqlite3
 import time
 from pathlib import Path
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -12,6 +13,11 @@ _BUSY_SECONDS = 60
 _BUSY_POLL_SECONDS = 0.01
 
 
+# Parameters of libpq that hold or name a secret; in what is shown of a url only its password is
+# hidden.
+_SECRETS: Final = frozenset({"password", "passfile", "sslpassword"})
+
+
 def database_url(text: str) -> sa.URL:
     """The url of a ledger's database, with the driver that is used.
 
@@ -19,7 +25,8 @@ def database_url(text: str) -> sa.URL:
         text: ``sqlite:///path`` or ``postgresql://user:password@host/database``.
 
     Raises:
-        ValueError: Neither of the two, or a SQLite database in memory.
+        ValueError: Neither of the two, a SQLite database in memory, or a secret among its
+            parameters, where messages that name the database would show it.
     """
     if text.startswith("postgres://"):
         text = text.replace("postgres://", "postgresql://", 1)
@@ -32,6 +39,13 @@ def database_url(text: str) -> sa.URL:
         ) from None  # the message of the cause holds the url, and that a password
     backend = url.get_backend_name()
     if backend == "postgresql":
+        if secret := sorted(url.query.keys() & _SECRETS):
+            msg = (
+                f"the ledger's database url has {', '.join(secret)} among its parameters, where it "
+                "would be shown: write postgresql://user:password@host/database, or set "
+                "PGPASSWORD, PGPASSFILE or PGSSLPASSWORD"
+            )
+            raise ValueError(msg)
         return url.set(drivername="postgresql+psycopg")
     if backend != "sqlite":
         msg = f"a ledger lives in SQLite or PostgreSQL, not in {backend!r}"

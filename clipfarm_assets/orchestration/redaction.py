@@ -8,6 +8,9 @@ from typing import Final
 HIDDEN: Final = "…"
 
 _USER_OF_URL: Final = re.compile(r"(?<=://)[^\s/@'\"]+@")
+_PARAMETER_OF_URL: Final = re.compile(
+    r"([?&][\w-]*(?:password|passwd|token|secret|signature)=)[^\s&'\"]+", re.IGNORECASE
+)
 _SECRET_NAME: Final = re.compile(
     r"SECRET|PASSW|TOKEN|CREDENTIAL|ACCESS_KEY|API_KEY|WEBHOOK", re.IGNORECASE
 )
@@ -27,6 +30,7 @@ def redacted(text: str, environ: Mapping[str, str] = os.environ) -> str:
     """
     for secret in sorted(set(_secrets(environ)), key=len, reverse=True):
         text = text.replace(secret, HIDDEN)
+    text = _PARAMETER_OF_URL.sub(rf"\1{HIDDEN}", text)
     return _USER_OF_URL.sub(f"{HIDDEN}@", text)
 
 

@@ -242,6 +242,8 @@ def test_opening_touches_nothing(tmp_path):
         ("mysql://u:hunter2@h/d", "not in 'mysql'"),
         ("hunter2", "expected sqlite"),
         ("", "expected sqlite"),
+        ("postgresql://h/d?user=u&password=hunter2", r"has password among its parameters"),
+        ("postgresql://u@h/d?sslpassword=hunter2&passfile=p", "has passfile, sslpassword among"),
     ],
 )
 def test_other_databases_are_refused(url, message):

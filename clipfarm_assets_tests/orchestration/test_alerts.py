@@ -23,10 +23,14 @@ UNIQUE = dg.AssetCheckKey(MANIFEST, "manifest_unique")
 
 
 class Webhook:
-    """What was posted to an address on loopback, which answers as it is told to."""
+    """What was posted to an address on loopback, which answers as it is told to.
+
+    `patience` is how many it takes before it answers 429.
+    """
 
     def __init__(self) -> None:
         self.posted, self.paths, self.answer, self.silence = [], [], 200, threading.Event()
+        self.patience = 1000
         self.silence.set()
         hook = self
 
@@ -34,9 +38,11 @@ class Webhook:
             def do_POST(self):
                 hook.paths.append(self.path)
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                hook.posted.append(json.loads(body))
+                hook.patience -= 1
+                if hook.patience >= 0:
+                    hook.posted.append(json.loads(body))
                 hook.silence.wait(20)
-                self.send_response(hook.answer)
+                self.send_response(hook.answer if hook.patience >= 0 else 429)
                 if hook.answer == 302:
                     self.send_header("Location", f"{hook.url}elsewhere")
                 self.end_headers()
@@ -136,6 +142,10 @@ def test_no_secret_is_in_a_message(webhook, monkeypatch):
         "signed with … and …; password … refused; postgresql://…@db/x; …; no C.UTF-8"
     )
     assert redacted("plain words", environ) == "plain words"
+    signed = "https://b.example/k?X-Amz-Signature={0}&X-Amz-Security-Token={0}&part=2 refused"
+    assert redacted(signed.format("0a1b"), {}) == signed.format("…")
+    url = "postgresql://h/d?user=u&password={} at"
+    assert redacted(url.format("p%20w"), {}) == url.format("…")
 
 
 def test_a_long_message_is_cut_and_says_so(webhook):
@@ -224,6 +234,50 @@ def test_a_failed_check_is_told_once(webhook, instance):
     assert document["message"] == "two rows of dQw4w9WgXcQ"
     assert look(instance, told.cursor).skip_message.startswith("0 checks failed")
     assert len(webhook.posted) == 1
+
+
+def test_what_was_sent_before_an_address_refused_is_not_sent_again(webhook, instance):
+    freshness(instance, FreshnessState.UNKNOWN, FreshnessState.PASS)
+    cursor = look(instance, None).cursor
+    names = [f"p{number}" for number in range(4)]
+    for name in names:
+        check_result(instance, passed=False, partition=name)
+    freshness(instance, FreshnessState.PASS, FreshnessState.FAIL)
+    told = []
+    for patience, unsent in ((3, 2), (1, 1), (1, 0)):
+        webhook.patience = patience
+        found = look(instance, cursor)
+        cursor = found.cursor
+        told.append(len(webhook.posted))
+        assert (f"; {unsent} alerts were not sent" in found.skip_message) == bool(unsent)
+    assert told == [3, 4, 5]
+    assert [d["partition"] or d["what"] for d in webhook.posted] == [*names, "overdue"]
+    assert look(instance, cursor).skip_message.startswith("0 checks failed, 0 assets changed")
+
+
+def test_a_tick_that_sends_for_long_leaves_the_rest_to_the_next(webhook, instance, monkeypatch):
+    cursor = look(instance, None).cursor
+    for number in range(3):
+        check_result(instance, passed=False, partition=f"p{number}")
+    with monkeypatch.context() as patched:
+        patched.setattr(alert_sensors, "_SENDING_SECONDS", 0.0)
+        found = look(instance, cursor)
+    assert "3 alerts were not sent, which the next tick sends: sending took" in found.skip_message
+    assert webhook.posted == []
+    look(instance, found.cursor)
+    assert [d["partition"] for d in webhook.posted] == ["p0", "p1", "p2"]
+
+
+def test_of_very_many_alerts_the_rest_is_counted(webhook, instance):
+    """None is passed over because a check has only so many results on a page of the storage."""
+    cursor = look(instance, None).cursor
+    for number in range(60):
+        check_result(instance, passed=False, partition=f"p{number:02d}")
+    told = look(instance, cursor)
+    assert [d["partition"] for d in webhook.posted[:20]] == [f"p{n:02d}" for n in range(20)]
+    assert webhook.posted[20]["message"].startswith("40 alerts more came with these")
+    assert look(instance, told.cursor).skip_message.startswith("0 checks failed")
+    assert len(webhook.posted) == 21
 
 
 def test_an_overdue_asset_is_told_when_it_becomes_so_and_when_it_is_over(webhook, instance):

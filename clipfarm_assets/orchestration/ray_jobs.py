@@ -49,7 +49,7 @@ def submit(
 
     Raises:
         RayUnavailable: Ray, or dagster-ray, is not installed.
-        JobFailed: The job stopped with a structural fault.
+        JobFailed: The job stopped with a structural fault, or its report didn't arrive.
     """
     require_ray("ray", "dagster_ray")
     from dagster_ray import PipesRayJobClient
@@ -63,7 +63,15 @@ def submit(
     done = PipesRayJobClient(address).run(
         context=context, submit_job_params={"entrypoint": entrypoint}, extras=extras
     )
-    (answer,) = done.get_custom_messages()
+    answers = done.get_custom_messages()
+    if len(answers) != 1:
+        msg = (
+            f"the Ray job ended well, but {len(answers)} reports of it were heard instead of 1: "
+            "the connection that its log comes by was cut. What it did is stored and recorded: run "
+            "the same dates again, which does what is left, if anything is"
+        )
+        raise JobFailed(msg)
+    (answer,) = answers
     if fault := answer.get("fault"):
         raise JobFailed(str(fault))
     return {date: report_of(told) for date, told in answer["reports"].items()}

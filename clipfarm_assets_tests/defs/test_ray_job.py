@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import dagster as dg
 import pytest
@@ -14,6 +15,7 @@ from clipfarm_assets.defs.resources import resources_from
 from clipfarm_assets.demo.sample_store import make_sample_store
 from clipfarm_assets.encoders.models import MODEL_VARIABLES
 from clipfarm_assets.ledger.ledger import Ledger
+from clipfarm_assets.orchestration import ray_jobs
 from clipfarm_assets.storage.objects import ObjectStore
 from clipfarm_assets_tests.pipelines.cluster.kit import ENVIRONMENT, NODE
 from clipfarm_assets_tests.pipelines.kit import timeless
@@ -115,3 +117,12 @@ def test_a_run_submitted_by_address_is_that_of_one_machine(tmp_path, cluster):
     assert same
     assert {name: found[name] for name in same} == {name: expected[name] for name in same}
     assert found["roofline"].schema == expected["roofline"].schema
+
+
+def test_a_job_whose_report_was_not_heard_says_what_to_do(monkeypatch):
+    """Its log comes by one connection, which may be cut while the job goes on."""
+    silent = SimpleNamespace(get_custom_messages=lambda: ())
+    monkeypatch.setattr("dagster_ray.PipesRayJobClient.run", lambda *_, **__: silent)
+    context = SimpleNamespace(run=SimpleNamespace(run_id="f00"))
+    with pytest.raises(ray_jobs.JobFailed, match=r"0 reports of it .*run the same dates again"):
+        ray_jobs.submit(context, "http://127.0.0.1:8265", "text", {}, [DATE])

@@ -54,6 +54,12 @@ _FAULTS: Final[Mapping[str, type[Exception]]] = {
 }
 
 
+def _kind(fault: Exception) -> str:
+    """The type that a fault can be raised as at the other end; its own where there is none."""
+    kinds = [each.__name__ for each in type(fault).__mro__]
+    return next((name for name in kinds if name in _FAULTS), kinds[0])
+
+
 class ClusterFault(RuntimeError):  # noqa: N818 - ends a run as the error that it stands for
     """What ended a worker's task and is no item's fault; its sentence, its type being lost."""
 
@@ -87,7 +93,7 @@ def outcome(
         "waits": waits,
         "error": None if error is None else sentence(error),
         "is_media_error": isinstance(error, MediaError),
-        "fault": "" if fault is None else json.dumps([type(fault).__name__, str(fault)]),
+        "fault": "" if fault is None else json.dumps([_kind(fault), str(fault)]),
         "uses": "",
     }
 

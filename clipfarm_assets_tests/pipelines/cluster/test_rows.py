@@ -8,11 +8,13 @@ import pytest
 
 from clipfarm_assets.encoders.base import Encoded, MediaError, ModelMismatch
 from clipfarm_assets.encoders.decoding import DecodersUnavailable
+from clipfarm_assets.encoders.sandbox.fork_server import ForkFailed
 from clipfarm_assets.pipelines.cluster import rows
 from clipfarm_assets.pipelines.embed_steps import Clip, Embedded
 from clipfarm_assets.pipelines.failure_streak import sentence
 from clipfarm_assets.pipelines.meters import Meters, StepUse
 from clipfarm_assets.storage.errors import StoreUnavailable
+from clipfarm_assets.storage.s3_retries import RequestRefused
 
 CLIP = Clip("one", "hash", "2026-02-05", {"title": "a\nb \U0001f600"})
 
@@ -54,6 +56,15 @@ def test_what_is_waited_for_comes_back():
 def test_a_fault_is_raised_as_what_it_is(kind):
     with pytest.raises(kind, match=r"^why$"):
         rows.raise_fault(rows.outcome(1, fault=kind("why")))
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"), [(RequestRefused, StoreUnavailable), (ForkFailed, DecodersUnavailable)]
+)
+def test_a_fault_of_a_narrower_kind_is_raised_as_the_wider_one(fault, kind):
+    """Which Dagster shows as a sentence, and doesn't try again."""
+    with pytest.raises(kind, match=r"^why$"):
+        rows.raise_fault(rows.outcome(1, fault=fault("why")))
 
 
 def test_any_other_fault_names_itself():

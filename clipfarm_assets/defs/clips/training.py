@@ -26,6 +26,7 @@ from clipfarm_assets.orchestration.resources import DeploymentResource
 from clipfarm_assets.orchestration.settings import BadSettings, merged, validated
 from clipfarm_assets.pipelines.assemble import COUNTS, AssembleOptions, assemble
 from clipfarm_assets.pipelines.train import TrainedSnapshot, TrainOptions, train_snapshot
+from clipfarm_assets.pipelines.turns import LeaseOptions, at_work
 from clipfarm_assets.storage.layout import check_run_id
 from clipfarm_assets.training.artifacts import data_summary
 from clipfarm_assets.training.config import RankMetric, Settings, SuiteConfig
@@ -256,7 +257,10 @@ def model_snapshots(
                     key,
                     data.contract.feature_set,
                 )
-            trained = train_snapshot(opened, data, run_id, settings, options, common.say(context))
+            say, scope = common.say(context), f"model_snapshots/{key}/{run_id}"
+            # For who removes objects that nothing refers to: a snapshot is staged before it is one.
+            with at_work(opened.ledger, scope, LeaseOptions(run_id=context.run.run_id), say):
+                trained = train_snapshot(opened, data, run_id, settings, options, say)
             root = trained.id.root(opened.layout)
             return Made(trained.data_version, _snapshot_metadata(trained, root))
 

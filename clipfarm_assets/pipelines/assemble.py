@@ -106,7 +106,8 @@ class AssembleOptions:
         declared_columns: Columns of the CSV beyond the contract's.
         ratios: Of train, val and test.
         seed: Of the splits.
-        duplicate_cosine: Fused vectors as close as this are taken to be of one clip.
+        duplicate_cosine: Clips whose fused vectors, or on average those of video and audio, are as
+            close as this are taken to be one.
         include_captured_at_in_hash: As the clip index was made with.
     """
 

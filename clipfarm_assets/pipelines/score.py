@@ -26,11 +26,12 @@ from clipfarm_assets.training.snapshot_reader import open_snapshot
 
 _OF_VECTORS: Final = tuple(f"{modality}_" for modality in MODALITIES)
 UNSCORED: Final = "clipfarm.unscored"
-"""Key of the table's own metadata: horizon -> reason -> number of clips that have no prediction, or
-that have one although a feature could not be read (``unparsable:<column>``), lies outside of what
-train held (``out_of_range:<feature>``), the fused vector is of another source than the index
-(``other_source_hash``), or a modality's vector was not used as it is stored
+"""Key of the table's own metadata: horizon -> what -> number of clips. Those of `NO_PREDICTION`
+have none. Of others a feature could not be read (``unparsable:<column>``) or lies
+outside of what train held (``out_of_range:<feature>``), the fused vector is of another source
+than the index (``other_source_hash``), or a modality's vector was not used as it is stored
 (``<modality>_<problem>``)."""
+NO_PREDICTION: Final = ("no_fused_vector", "no_metadata_row", "no_modality_vector")
 
 
 def score_date(deployment: Deployment, date: str, index: pa.Table, say: Say = silent) -> pa.Table:

@@ -51,9 +51,9 @@ def duplicate_groups(
     sound under another title. So are two rows with a chain of duplicates between them. An empty
     source hash equals none, and a zero vector, which has no direction, is like none.
 
-    Memory beside the input is a few blocks, and as much as `media` once more; time is that of one
-    matrix product ``(N, 64) (64, N)`` where vectors differ along their main directions, and at
-    worst of ``(N, D) (D, N)``; with `media` twice that.
+    Memory beside the input is a few blocks, and with `media` as much as that once more; time is
+    that of one matrix product ``(N, 64) (64, N)`` where vectors differ along their main directions,
+    and at worst of ``(N, D) (D, N)``; with `media` twice that.
 
     Args:
         source_hash: ``(N,)``.
@@ -73,6 +73,13 @@ def duplicate_groups(
             f"found {len(source_hash)} hashes and vectors of shape {fused.shape}"
         )
         raise ValueError(msg)
+    for block in media:
+        if block.ndim != 2 or len(block) != len(fused):
+            msg = (
+                "duplicates need a row of media for each fused vector: "
+                f"found {block.shape} beside {fused.shape}"
+            )
+            raise ValueError(msg)
     if not 0 < threshold < 1:
         msg = f"the threshold of duplicates must be a cosine between 0 and 1: found {threshold}"
         raise ValueError(msg)
@@ -91,7 +98,8 @@ def _side_by_side(blocks: Sequence[Floats]) -> Floats:
     joined = np.zeros((len(known), sum(block.shape[1] for block in blocks)), dtype=np.float32)
     rows, start = np.flatnonzero(known), 0
     for block, norm in zip(blocks, norms, strict=True):
-        joined[rows, start : start + block.shape[1]] = block[rows] / norm[rows, None]
+        for some in _blocks(rows):
+            joined[some, start : start + block.shape[1]] = block[some] / norm[some, None]
         start += block.shape[1]
     return joined
 
@@ -160,9 +168,7 @@ def _norms(fused: Floats) -> NDArray[np.float64]:
         norms[block] = np.linalg.norm(fused[block].astype(np.float64), axis=1)
     wrong = np.flatnonzero(~np.isfinite(norms))
     if len(wrong):
-        msg = (
-            f"fused vectors must be finite: {len(wrong)} rows are not, the first is row {wrong[0]}"
-        )
+        msg = f"vectors must be finite: {len(wrong)} rows are not, the first is row {wrong[0]}"
         raise ValueError(msg)
     return norms
 

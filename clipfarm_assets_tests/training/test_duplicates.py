@@ -159,6 +159,8 @@ def test_bad_input_is_refused():
     fused = np.ones((3, 2), dtype=np.float32)
     with pytest.raises(ValueError, match="found 2 hashes and vectors of shape"):
         duplicate_groups(distinct(2), fused)
+    with pytest.raises(ValueError, match=r"a row of media for each .*: found \(1, 4\) beside"):
+        duplicate_groups(np.array(["a", "b"]), np.ones((2, 4), np.float32), 0.9, [np.ones((1, 4))])
     with pytest.raises(ValueError, match="must be a cosine between 0 and 1: found 1"):
         duplicate_groups(distinct(3), fused, threshold=1.0)
     fused[1, 0] = np.nan

@@ -18,7 +18,7 @@ from clipfarm_assets.orchestration.resources import DeploymentResource
 from clipfarm_assets.orchestration.settings import BadSettings, validated
 from clipfarm_assets.pipelines.compare import compare
 from clipfarm_assets.pipelines.deployment import Deployment
-from clipfarm_assets.pipelines.score import UNSCORED, score_date
+from clipfarm_assets.pipelines.score import NO_PREDICTION, UNSCORED, score_date
 from clipfarm_assets.serving.promotion import Promotion, promote, rollback
 from clipfarm_assets.serving.registry import horizon_of, load_registry
 from clipfarm_assets.training.config import RankMetric
@@ -269,16 +269,16 @@ def _scored_metadata(scored: pa.Table, index: pa.Table) -> dict[str, Any]:
         .sort("horizon_days", "model_version")
     )
     unscored = json.loads((scored.schema.metadata or {}).get(UNSCORED.encode(), b"{}"))
+    noticed = [
+        {"horizon_days": int(horizon), "why": why, "clips": n}
+        for horizon, reasons in unscored.items()
+        for why, n in reasons.items()
+    ]
     return {
         "dagster/row_count": scored.num_rows,
         "clips": index.num_rows,
         "by_horizon": metadata.frame(by_horizon),
-        "without_prediction": metadata.records(
-            [
-                {"horizon_days": int(horizon), "why": why, "clips": n}
-                for horizon, reasons in unscored.items()
-                for why, n in reasons.items()
-            ]
-        ),
+        "without_prediction": metadata.records([n for n in noticed if n["why"] in NO_PREDICTION]),
+        "noticed": metadata.records([n for n in noticed if n["why"] not in NO_PREDICTION]),
         "preview": metadata.preview(scored),
     }

@@ -1,6 +1,7 @@
 """Assembled training data is what the plain row-by-row way gives."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -10,7 +11,7 @@ from clipfarm_assets.contracts.schema_lock import SchemaLock
 from clipfarm_assets.contracts.statuses import MODALITIES, STRATEGIES
 from clipfarm_assets.pipelines.assemble import COUNTS
 from clipfarm_assets.storage.objects import ObjectStore
-from clipfarm_assets_tests.pipelines.assemble.kit import CLIPS, LAYOUT, plainly
+from clipfarm_assets_tests.pipelines.assemble.kit import CLIPS, DIMS, LAYOUT, plainly
 
 
 @pytest.mark.parametrize("horizon", [7, 30])
@@ -108,10 +109,41 @@ def test_duplicates_are_grouped_and_counted(make):
     for copy, original in copies.select("video_id", "copy_of").iter_rows():
         groups = data.duplicate_groups[[place[copy], place[original]]]
         has_text = data.clips.text_present[[place[copy], place[original]]]
-        same_url = data.source_hash[place[copy]] == data.source_hash[place[original]]
-        if has_text[0] == has_text[1] or same_url:
+        if has_text[0] == has_text[1]:
             assert groups[0] == groups[1]
     assert data.counts["in_duplicate_groups"] >= 2
+
+
+@pytest.mark.parametrize("strategy", ["concat", "sum_pool"])
+def test_the_same_picture_and_sound_with_other_words_is_a_duplicate(make, strategy):
+    """By the vectors of video and audio, since the fused ones are far apart."""
+    bench = make(strategies=[strategy], clips=600, write_embeddings=True)
+    before = bench.assemble(strategy)
+    sources = dict(zip(before.clips.video_ids.tolist(), before.source_hash, strict=True))
+    copies = bench.report.truth.filter(pl.col("copy_of").is_not_null())
+    copy, original = next(
+        (copy, original)
+        for copy, original in copies.select("video_id", "copy_of").iter_rows()
+        if sources[copy] != sources[original]
+    )
+
+    def with_other_words(shard):
+        vectors = shard.vectors.copy()
+        row = vectors[shard.video_ids == copy]
+        # Of a pooled vector the words are in all of it.
+        first = DIMS["video"] + DIMS["audio"] if strategy == "concat" else 0
+        row[:, first:-1] = 5 * np.random.default_rng(0).standard_normal(row[:, first:-1].shape)
+        vectors[shard.video_ids == copy] = row
+        return replace(shard, vectors=vectors)
+
+    bench.edit_shards(with_other_words, strategy)
+
+    data = bench.assemble(strategy)
+    place = {video_id: at for at, video_id in enumerate(data.clips.video_ids.tolist())}
+    pair = [place[copy], place[original]]
+    left, right = data.clips.fused[pair]
+    assert left @ right < 0.9 * np.linalg.norm(left) * np.linalg.norm(right)
+    assert len(set(data.duplicate_groups[pair].tolist())) == 1
 
 
 def test_it_says_how_far_it_is(made):

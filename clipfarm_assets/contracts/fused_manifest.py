@@ -145,8 +145,8 @@ class OwnMetadata:
         lock_version: Version of the lock its rows were fused under.
         shards: What it was made of; None where that isn't on record, in a file of an older
             deployment.
-        settled: Shards among them that were gone from the store when it was made, and that none of
-            its rows leads to.
+        settled: Shards among them that are gone from the store, or are about to be removed, and
+            that none of its rows leads to.
     """
 
     lock_version: int

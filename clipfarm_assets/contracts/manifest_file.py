@@ -117,7 +117,9 @@ def merged(data: bytes, key: str, additions: Sequence[FusedManifest]) -> FusedMa
 def merged_to_bytes(
     data: bytes, key: str, additions: Sequence[FusedManifest], lost: Collection[str] = ()
 ) -> bytes:
-    """`merged` as a file, the same bytes, in the memory of the files and a row group.
+    """`merged` as a file, in the memory of the files and a row group.
+
+    Where nothing is lost, now or on record, it has the bytes that `to_bytes` gives `merged`.
 
     Args:
         data: The base.
@@ -141,7 +143,7 @@ def merged_to_bytes(
             pointed = {
                 each for piece in pieces() for each in piece["fused_key"].unique().to_pylist()
             }
-            settled = (settled | frozenset(lost)) - pointed
+            settled = ((settled | frozenset(lost)) & known) - pointed
         return chunks_to_parquet(pieces(), schema_of(footer.lock_version, known, settled))
     except NotMerged:
         return to_bytes(from_bytes(data, key).merged([rows], shards, lost))

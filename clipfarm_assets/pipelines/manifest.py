@@ -46,7 +46,8 @@ class ManifestOptions:
 
     Attributes:
         compact: ``auto``: as the other attributes say. ``always``: at every update, for readers of
-            the base alone. ``never``: only where there is no base of the lock in force.
+            the base alone. ``never``: only where there is no base of the lock in force, or rows of
+            shards that are gone may have to give way.
         whole_rows: ``auto`` keeps a manifest of up to so many rows in one file.
         delta_share: ``auto`` compacts when the deltas have more than this share of the base's rows.
         max_deltas: ``auto`` compacts when there would be more deltas than this.
@@ -209,7 +210,7 @@ def update_manifest(
     if replaces:
         say(
             f"manifest {strategy}: {len(new.lost)} shards that it knows are gone from the store, "
-            f"e.g. {min(new.lost)}: rows of theirs give way to new ones of the same clips"
+            f"e.g. {min(new.lost)}: rows of theirs, if any, give way to new ones of the same clips"
         )
     if (
         base is None

@@ -73,17 +73,18 @@ def test_what_an_addition_says_of_a_shard_that_the_base_has_looked_at_is_passed_
 @settings(max_examples=30, deadline=None)
 @given(base=st.lists(ROWS, max_size=20), new=st.lists(NEW_ROWS, max_size=8), lost=LOST)
 def test_lost_shards_that_no_row_leads_to_any_more_are_on_record_as_settled(base, new, lost):
-    added = manifest(new)
-    expected = manifest(base).merged([added.rows], added.shards, lost)
+    added, held = manifest(new), manifest(base, more={*lost, OTHER})
+    expected = held.merged([added.rows], added.shards, lost)
 
-    data = manifest_file.merged_to_bytes(to_bytes(manifest(base)), "k", [added], lost)
+    data = manifest_file.merged_to_bytes(to_bytes(held), "k", [added], lost)
 
     assert from_bytes(data, "k") == expected
     footer = ManifestFooter.of(data, "k")
     assert (footer.rows, footer.shards) == (expected.rows.num_rows, expected.shards)
     assert footer.settled == lost - set(expected.rows["fused_key"].to_pylist())
     # What is settled remains so, and is not written where there is none.
-    again = manifest_file.merged_to_bytes(data, "k", [manifest([])], {OTHER})
+    unknown = KEY.replace("part-0000", "part-0009")
+    again = manifest_file.merged_to_bytes(data, "k", [manifest([])], {OTHER, unknown})
     assert ManifestFooter.of(again, "k").settled == footer.settled | {OTHER}
     assert manifest_file.merged_to_bytes(to_bytes(expected), "k", []) == to_bytes(expected)
 

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from clipfarm_assets.pipelines.upkeep.forget import forget_clip
 from clipfarm_assets_tests.pipelines.kit import (
     DAY_1,
     DAY_2,
@@ -129,3 +130,21 @@ def test_rows_that_nothing_replaces_stay(world):
 
     assert mended(world, DAY_1) == {DAY_1: {}}
     assert {row["fused_key"] for row in world.manifest_rows().values()} >= {kept, lost}
+
+
+def test_what_is_left_of_a_shard_gets_no_number_of_a_lost_one(world):
+    """A clip is forgotten while another shard is gone, whose rows would lead into what is left."""
+    prepared(world, clips(3))
+    fuse(world, shard_rows=2)
+    world.merge()
+    rewritten, lost = world.shards()
+    lose(world, lost)
+
+    forget_clip(world.deployment, "aaa")
+
+    (key,) = world.shards()
+    assert key > lost > rewritten
+    keys = {name: row["fused_key"] for name, row in world.manifest_rows().items()}
+    assert keys == {"clip-000": key, "clip-001": lost, "clip-002": lost}
+    assert mended(world, DAY_1) == {DAY_1: {"object_missing": 2}}
+    assert mended(world, DAY_1) == {DAY_1: {}}

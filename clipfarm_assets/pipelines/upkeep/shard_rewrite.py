@@ -89,7 +89,9 @@ def strip_clip(
         with suppress(FileNotFoundError):  # another machine has removed it
             shard = FusedShard.from_npz(store.get(key), key)
             needed = pointed.get(key, set()) if key in recorded else None
-            moves.append(_put_rest(deployment, strategy, key, shard, video_id, needed, leases))
+            moves.append(
+                _put_rest(deployment, strategy, key, shard, video_id, needed, recorded, leases)
+            )
             say(f"{key}: rewritten as {moves[-1].new or 'nothing: nobody needs its other rows'}")
     deployment.publish(statuses.fusion_stage(strategy))
     base = layout.fused_manifest(strategy)
@@ -131,6 +133,7 @@ def _put_rest(
     shard: FusedShard,
     video_id: str,
     pointed: set[int] | None,
+    recorded: frozenset[str],
     leases: Mapping[str, Lease],
 ) -> Move:
     """Put what others need of a shard as a new one, and lead the ledger there.
@@ -143,6 +146,7 @@ def _put_rest(
         video_id: The clip that is to go.
         pointed: The rows that manifests point to; None if no manifest has merged it yet, so that
             all rows are needed.
+        recorded: Shards that manifests have looked at, gone ones too.
         leases: See `strip_clip`.
     """
     stage, ledger = statuses.fusion_stage(strategy), deployment.ledger
@@ -153,7 +157,8 @@ def _put_rest(
     needed = [p for p in others if pointed is None or p in pointed or ids[p] in named]
     lease = _lease_of(deployment, strategy, key, leases)
     lease.check()
-    new = _put(deployment, strategy, key, shard.take(needed))
+    taken = {item.artifact_key for item in states.values() if item.artifact_key}
+    new = _put(deployment, strategy, key, shard.take(needed), recorded | taken | {key})
     if new is not None and named:
         # A clip may have been captured again since, and be at work on under another date's lease.
         led = [_led(item, new) for item in named.values()]
@@ -172,8 +177,12 @@ def _lease_of(
     return leases[f"{statuses.fusion_stage(strategy)}/{ref.date}"]
 
 
-def _put(deployment: Deployment, strategy: Strategy, key: str, rest: FusedShard) -> str | None:
+def _put(
+    deployment: Deployment, strategy: Strategy, key: str, rest: FusedShard, used: Collection[str]
+) -> str | None:
     """Store the rest of a shard; its key, None if there is no need to store it.
+
+    Keys in `used` are not given again, also where what they name was lost.
 
     An empty rest is stored in the place of the last shard of a date: the number of that one must
     not be given again, for manifests remember it.
@@ -194,7 +203,7 @@ def _put(deployment: Deployment, strategy: Strategy, key: str, rest: FusedShard)
     for info in later:  # put by a run of this that was killed
         if info.size == len(data) and store.get(info.key) == data:
             return info.key
-    return put_shard(deployment, strategy, ref.date, data, {key})
+    return put_shard(deployment, strategy, ref.date, data, used)
 
 
 def _led(item: Item, key: str) -> Item:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from clipfarm_assets.orchestration.pipeline_settings import PipelineSettings, settings_from
 from clipfarm_assets.storage.song_layout import SongLayout
-from clipfarm_assets.training.song_config import SongConfig, song_config
+from clipfarm_assets.training.song_config import SAMPLE_RATES, SongConfig, song_config
 
 VARIABLE: Final = "CLIPFARM_SONGS_CONFIG"
 
@@ -76,7 +76,8 @@ def config_of_run(
     """The deployment's settings with what a run is told in their place.
 
     An encoder that is told another ``type`` has that one's defaults, and nothing of the
-    deployment's, whose settings are those of another kind.
+    deployment's, whose settings are those of another kind; nor has the audio the sample rate that
+    the deployment's encoder alone can have.
 
     Args:
         deployment: Its settings.
@@ -89,7 +90,17 @@ def config_of_run(
     if not told:
         return deployment
     base = deployment.model_dump(mode="json", exclude_unset=True)
+    own, other = deployment.model.audio_encoder.type, _told(told, "model", "audio_encoder", _KIND)
+    if other not in (None, own) and own in SAMPLE_RATES:
+        del base["preprocessing"]["audio"]["sample_rate"]
     return song_config(_merged(base, told), where)
+
+
+def _told(told: Any, *names: str) -> Any:
+    """What is told of a field; None for nothing, or for what is told of no field."""
+    for name in names:
+        told = told.get(name) if isinstance(told, Mapping) else None
+    return told
 
 
 def _merged(base: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:

@@ -41,6 +41,12 @@ from clipfarm_assets.training.song_preprocessing_config import PreprocessingConf
 SAMPLE_RATES: Final[Mapping[str, int]] = {"wav2vec2": 16_000, "clap": 48_000}
 """What pretrained audio encoders were trained at."""
 
+# What of a `SongConfig` makes no model another one: how it is judged, what the checks expect of the
+# data, and where media lie whose content the segments have hashes of.
+NOT_OF_A_MODEL: Final[Mapping[str, bool | Mapping[str, bool]]] = {
+    "evaluation": True,
+    "data": {"declared": True, "media_folders": True},
+}
 PRETRAINED_RATE: Final = 2e-5
 """Learning rate of what is trained of a pretrained encoder, unless another is set."""
 
@@ -142,8 +148,11 @@ class DataConfig(Settings):
         if len(set(self.classes)) < len(self.classes) or len(self.classes) == 1:
             msg = f"classes must be two or more, each another one: found {list(self.classes)}"
             raise Conflict(msg)
-        if abs(sum(self.ratios) - 1) > 1e-9 or not self.ratios[0]:
-            msg = f"ratios must add up to 1, with some for train: found {list(self.ratios)}"
+        if abs(sum(self.ratios) - 1) > 1e-9 or not min(self.ratios) > 0:
+            msg = (
+                "ratios must be positive, for train, val and test, and add up to 1: "
+                f"found {list(self.ratios)}"
+            )
             raise Conflict(msg)
         return self
 

@@ -82,6 +82,21 @@ def test_an_encoder_of_another_type_has_its_own_defaults():
     assert other == song_config({"model": {"midi_encoder": {"type": "event_based"}}})
 
 
+@pytest.mark.parametrize(
+    ("own", "other"), [("wav2vec2", "clap"), ("clap", "wav2vec2"), ("clap", "cnn"), ("cnn", "clap")]
+)
+def test_an_audio_encoder_of_another_type_has_its_own_sample_rate(own, other):
+    """Nobody has told one: it was the deployment's encoder's."""
+    deployment = song_config({"model": {"audio_encoder": {"type": own}}})
+    found = config_of_run(deployment, {"model": {"audio_encoder": {"type": other}}})
+    assert found == song_config({"model": {"audio_encoder": {"type": other}}})
+    rate = {"preprocessing": {"audio": {"sample_rate": 22_050}}}
+    told = config_of_run(deployment, {"model": {"audio_encoder": {"type": "cnn"}}, **rate})
+    assert told.preprocessing.audio.sample_rate == 22_050
+    kept = config_of_run(song_config(rate), {"model": {"audio_encoder": {"type": "cnn"}}})
+    assert kept.preprocessing.audio.sample_rate == 22_050
+
+
 def test_a_wrong_setting_of_a_run_names_the_field():
     with pytest.raises(BadSongConfig, match=r"features\.config\.model\.midi_encoder\.type must be"):
         config_of_run(

@@ -154,7 +154,11 @@ def test_its_yaml_reads_back_as_the_same_tree(text):
         ),
         (
             {"data": {"ratios": [0.5, 0.2, 0.2]}},
-            "config.data.ratios must add up to 1, with some for train: found [0.5, 0.2, 0.2]",
+            "config.data.ratios must be positive, for train, val and test, and add up to 1: found",
+        ),
+        (
+            {"data": {"ratios": [0.8, 0.2, 0.0]}},
+            "config.data.ratios must be positive, for train, val and test, and add up to 1: found",
         ),
         (
             {"data": {"classes": ["calm", "calm"]}},

@@ -20,7 +20,7 @@ from clipfarm_assets.encoders.audio.decoding import (
 from clipfarm_assets.encoders.audio.decoding import resample as resample_finite
 from clipfarm_assets.encoders.base import MediaError
 
-PREPROCESS_VERSION: Final = "waveform-1"
+PREPROCESS_VERSION: Final = "waveform-2"
 
 SampleType = Literal["float32", "float64", "int16", "int32"]
 SAMPLE_TYPES: Final[tuple[SampleType, ...]] = get_args(SampleType)
@@ -31,6 +31,13 @@ MAX_PEAK: Final = 16.0
 _ROUNDING: Final = 1e-3  # seconds
 _READABLE: Final = "WAV, AIFF, FLAC, Ogg or MP3"
 _ID3_MAJORS: Final = (2, 3, 4)
+# Of layer III: ISO/IEC 11172-3, 2.4.2.3, and 13818-3. Bit rates of versions 2 and 2.5, then of 1.
+_MP3_KBITS: Final = (
+    (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+)
+_MP3_RATES: Final = (44_100, 48_000, 32_000)
+_MP3_FRAMES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +133,7 @@ def decode_samples(
 ) -> tuple[NDArray[np.float32], int]:
     """Mono samples of a file or of raw samples, as they were stored.
 
-    A blob is a file if it begins like one, which is told by several bytes that no sound begins
-    with. Without a `rate` it can only be a file. MP3 files without an ID3 tag begin as samples
-    may, and are recognised only without a rate.
+    A blob is a file if it begins like one, see `file_kind`. Without a `rate` it can only be a file.
 
     Args:
         blob: A file (WAV, AIFF, FLAC, Ogg, MP3, ...), or little-endian mono samples.
@@ -182,7 +187,7 @@ def _decode(
     if not blob:
         msg = "cannot decode the audio: it is empty (0 bytes)"
         raise MediaError(msg)
-    kind = _file_kind(blob)
+    kind = file_kind(blob)
     if kind in ("MP4", "Matroska"):
         msg = f"cannot decode the audio: found {kind}, expected {_READABLE}; convert it"
         raise MediaError(msg)
@@ -250,8 +255,12 @@ def _kept_of(rate: int, max_seconds: float | None) -> int | None:
     return None if max_seconds is None else int(max_seconds * rate)
 
 
-def _file_kind(blob: bytes) -> str | None:
-    """What file the bytes begin like; None for samples, or for a file that can't be told apart."""
+def file_kind(blob: bytes) -> str | None:
+    """What file the bytes begin like; None for samples, or for a file that can't be told apart.
+
+    Files are told by several bytes that no sound begins with; an MP3 file without an ID3 tag by
+    three frames, each where the one before says.
+    """
     start, kind = blob[:4], blob[8:12]
     if start in (b"RIFF", b"RIFX", b"RF64") and kind == b"WAVE":
         return "WAV"
@@ -269,4 +278,22 @@ def _file_kind(blob: bytes) -> str | None:
         return "MP4"
     if start == b"\x1a\x45\xdf\xa3":
         return "Matroska"
-    return None
+    return "MP3" if _begins_with_mp3_frames(blob) else None
+
+
+def _begins_with_mp3_frames(blob: bytes) -> bool:
+    at, before = 0, None
+    for _ in range(_MP3_FRAMES):
+        header = int.from_bytes(blob[at : at + 4], "big")
+        version, layer, bits = header >> 19 & 3, header >> 17 & 3, header >> 12 & 15
+        rate, padding = header >> 10 & 3, header >> 9 & 1
+        # Synchronised, of layer III, of a version and bit rate that exist, as the frame before it.
+        if header >> 21 != 0x7FF or layer != 1 or version == 1 or bits in (0, 15) or rate == 3:
+            return False
+        if before not in (None, (version, rate)):
+            return False
+        before = version, rate
+        hertz = _MP3_RATES[rate] >> {3: 0, 2: 1, 0: 2}[version]
+        samples_of_8 = 144 if version == 3 else 72
+        at += samples_of_8 * _MP3_KBITS[version == 3][bits - 1] * 1000 // hertz + padding
+    return True

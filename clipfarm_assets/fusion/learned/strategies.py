@@ -118,7 +118,8 @@ class Gated(Strategy):
 class Early(Strategy):
     """One transformer over the tokens of all modalities, read out by a token of its own.
 
-    A modality's weight is its share of the attention that this token pays in the last layer.
+    A modality's weight is its share of the attention that this token pays in the last layer. Sound,
+    notes and words share no space before their tokens do: these are what is joined earliest.
     """
 
     def __init__(self, dims: Mapping[str, int], heads: int, layers: int, dropout: float) -> None:

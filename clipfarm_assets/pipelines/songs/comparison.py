@@ -45,7 +45,7 @@ from clipfarm_assets.training.classification.subsets import Subset, subsets
 from clipfarm_assets.training.classification.verdict import FusionVerdict
 from clipfarm_assets.training.metrics import Doubles
 from clipfarm_assets.training.snapshot import Artifact
-from clipfarm_assets.training.song_config import SongConfig
+from clipfarm_assets.training.song_config import NOT_OF_A_MODEL, SongConfig
 from clipfarm_assets.training.song_snapshot import (
     SongModelId,
     SongSnapshot,
@@ -260,7 +260,7 @@ def _other_settings(
     config: SongConfig, found: Mapping[str, SongSnapshot]
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """See `OTHER_SETTINGS`."""
-    here = _flat(config.model_dump(mode="json", exclude={"evaluation"}))
+    here = _flat(config.model_dump(mode="json", exclude=NOT_OF_A_MODEL))
     here.pop("model.fusion.strategy")
     others = {}
     for strategy, each in found.items():

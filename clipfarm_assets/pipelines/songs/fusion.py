@@ -28,7 +28,7 @@ from clipfarm_assets.training.artifacts import json_bytes
 from clipfarm_assets.training.classification.calibrated import Calibration
 from clipfarm_assets.training.classification.metrics import classification_metrics
 from clipfarm_assets.training.environment import git_sha, package_versions
-from clipfarm_assets.training.song_config import SongConfig
+from clipfarm_assets.training.song_config import NOT_OF_A_MODEL, SongConfig
 from clipfarm_assets.training.song_snapshot import (
     NoSongModel,
     SongModelId,
@@ -48,7 +48,6 @@ GRADIENTS: Final = "gradients.json"
 GRADIENTS_CSV: Final = "gradients.csv"
 
 _CHECKPOINT: Final = "checkpoint.safetensors"
-_NOT_OF_A_MODEL: Final = {"evaluation"}
 # What tokens, pretrained encoders, stretched and resampled waveforms are made by.
 _MORE_PACKAGES: Final = ("librosa", "soxr", "tokenizers", "transformers")
 
@@ -227,7 +226,7 @@ class Trainer:
         return {
             "model": model.name,
             "classes": list(model.classes),
-            "settings": model.config.model_dump(mode="json", exclude=_NOT_OF_A_MODEL),
+            "settings": model.config.model_dump(mode="json", exclude=NOT_OF_A_MODEL),
             "segments": {split: self.rows.identity(split) for split in FITTED},
             "row_groups": {"train": self.rows.grouping("train")},
             "changes": CHANGES_VERSION,

@@ -23,6 +23,7 @@ from clipfarm_assets.contracts.song_segments import (
     SegmentColumns,
     SegmentProblem,
 )
+from clipfarm_assets.encoders.waveforms.prepare import file_kind
 from clipfarm_assets.pipelines.problems import SAMPLES, ProblemCounts
 from clipfarm_assets.pipelines.songs.row_cursor import RowCursor
 from clipfarm_assets.pipelines.songs.segments import NoSegments
@@ -149,7 +150,7 @@ class Media:
         row = self._cursors["audio"].values(segment)
         if row[_WAVEFORM]:
             self.counts.sources["audio"]["parquet"] += 1
-            return RawAudio(row[_WAVEFORM], self._rate(segment, row[_RATE]), "parquet")
+            return RawAudio(row[_WAVEFORM], self._rate(segment, row), "parquet")
         found = self._file(segment, "audio", segment.audio_path)
         return None if found is None else RawAudio(found[0], None, found[1])
 
@@ -182,11 +183,12 @@ class Media:
             msg = f"the media was opened for {', '.join(self._cursors)}: not for {modality}"
             raise ValueError(msg)
 
-    def _rate(self, segment: Segment, rate: Any) -> int | None:
-        if rate is None:
+    def _rate(self, segment: Segment, row: Mapping[str, Any]) -> int | None:
+        if row[_RATE] is not None:
+            return int(row[_RATE])
+        if file_kind(row[_WAVEFORM]) is None:  # a file tells its rate itself
             self.counts.note("missing_rate", segment, f"{_RATE} is null beside a waveform")
-            return None
-        return int(rate)
+        return None
 
     def _file(
         self, segment: Segment, modality: MediaModality, path: str | None

@@ -13,6 +13,7 @@ from clipfarm_assets.encoders.waveforms.prepare import (
     SAMPLE_TYPES,
     WaveformSettings,
     decode_samples,
+    file_kind,
     fit_length,
     prepare,
     resample,
@@ -92,13 +93,36 @@ def test_files_are_told_from_samples_by_how_they_begin(kind):
     stored = file_of(TONE, kind=kind)
     plain, rate = decode_samples(stored, None)
     assert rate == 16_000
-    if kind == "MP3" and not stored.startswith(b"ID3"):
+    ways = [stored]
+    if kind == "MP3":  # of frames: what is left without the last bytes is still a file
+        assert stored[0] == 0xFF, "it has no tag"
         title = b"TIT2\0\0\0\x02\0\0\0A"
-        stored = b"ID3\x03\0\0\0\0\0" + bytes([len(title)]) + title + stored
-    declared, _ = decode_samples(stored, 16_000)
-    assert declared.tobytes() == plain.tobytes()
+        ways.append(b"ID3\x03\0\0\0\0\0" + bytes([len(title)]) + title + stored)
+        ways.append(stored[: len(stored) - len(stored) % 4])  # as long as raw samples may be
+    for each in ways:
+        for dtype in ("float32", "int16"):
+            declared, _ = decode_samples(each, 16_000, dtype=dtype)
+            assert declared.tobytes() == decode_samples(each, None)[0].tobytes()
     shortest = min(len(plain), len(TONE))
     assert np.corrcoef(plain[:shortest], TONE[:shortest])[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000])
+def test_frames_of_mp3_are_told_at_every_rate(rate):
+    """Of versions 1, 2 and 2.5, whose frames have other lengths."""
+    tone = 0.5 * np.sin(np.arange(rate) * 2 * np.pi * 440 / rate)
+    file = io.BytesIO()
+    soundfile.write(file, tone, rate, format="MP3")
+    assert file_kind(file.getvalue()) == "MP3"
+    assert file_kind(file.getvalue()[:24]) is None, "one frame alone may be samples"
+
+
+def test_samples_are_not_taken_for_frames_of_mp3():
+    """Noise as loud as it gets, of samples that begin as a frame does."""
+    rng = np.random.default_rng(0)
+    for _ in range(2_000):
+        noise = bytes([0xFF, 0xFB, *rng.integers(0, 256, 4_000, dtype=np.uint8).tolist()])
+        assert file_kind(noise) is None
 
 
 def test_silence_is_sound():

@@ -27,7 +27,7 @@ from clipfarm_assets.training.networks.weights import (
     from_safetensors,
     to_safetensors,
 )
-from clipfarm_assets.training.song_config import song_config
+from clipfarm_assets.training.song_config import DeclaredShares, song_config
 from clipfarm_assets.training.song_encoders.stand_ins import stand_in_deberta
 from clipfarm_assets.training.song_snapshot import current_version, open_song_model
 from clipfarm_assets.training.songs.evaluation import said_of
@@ -157,8 +157,12 @@ def test_the_same_inputs_are_not_fitted_twice_and_others_make_another_version(st
     assert (again.metrics, again.curve, again.gradients) == (
         first.metrics, first.curve, first.gradients,
     )  # fmt: skip
+    data = {"declared": DeclaredShares(midi=0.4), "media_folders": (str(store.url),)}
     judged = SHORT.model_copy(
-        update={"evaluation": SHORT.evaluation.model_copy(update={"seed": 9})}
+        update={
+            "evaluation": SHORT.evaluation.model_copy(update={"seed": 9}),
+            "data": SHORT.data.model_copy(update=data),
+        }
     )
     assert trained(store, config=judged).reused, "how it is judged makes no other model"
     other = trained(store, config=kit.settings(seed=1, fit={"max_epochs": 2, "patience": 2}))
